@@ -1,0 +1,148 @@
+# lunfs: iSCSI LUNs as files. `make demo` shows it, `make check` proves it.
+#
+#   make            build/lunfs
+#   make demo       a scratch target, mounted; prints how to go on and how to stop
+#   make check      installs what is missing, builds, runs all tests
+#   make lint       clang-format, clang-tidy, cppcheck
+#   make check-asan, check-tsan, check-valgrind      the tests under the tools
+#   make bench      against raw libiscsi, QEMU's FUSE export and nbdfuse
+#   make install DESTDIR= PREFIX=/usr/local
+#
+# BUILD= names the build folder, SANITIZE= a -fsanitize list, CC= the compiler.
+
+CC       ?= cc
+BUILD    ?= build
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+bindir   := $(PREFIX)/bin
+mandir   := $(PREFIX)/share/man
+docdir   := $(PREFIX)/share/doc/lunfs
+
+VERSION  := 0.1.0
+PACKAGES := fuse3 libiscsi glib-2.0 gio-2.0 gio-unix-2.0
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+            -Wwrite-strings -Wundef -Wformat=2 -Wvla -Wimplicit-fallthrough
+OPT      ?= -O2 -g
+SANITIZE ?=
+SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+HARDEN   := $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
+
+# pkg-config runs once a make, after `deps` had its chance to install it.
+PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PKG_CFLAGS)
+PKG_LIBS    = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PACKAGES)))$(PKG_LIBS)
+TEST_CFLAGS = $(eval TEST_CFLAGS := $$(shell pkg-config --cflags criterion))$(TEST_CFLAGS)
+TEST_LIBS   = $(eval TEST_LIBS := $$(shell pkg-config --libs criterion))$(TEST_LIBS)
+
+CPPFLAGS += -Iinclude -D_GNU_SOURCE -DFUSE_USE_VERSION=314 -DLUNFS_VERSION='"$(VERSION)"'
+CSTD     := -std=c17 -fPIE -pthread
+COMPILE   = $(CC) $(CSTD) $(OPT) $(WARN) $(SANFLAGS) $(HARDEN) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP
+LINK      = $(CC) $(CSTD) $(OPT) $(SANFLAGS) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+
+LIB_SRC     := $(filter-out src/cli/main.c,$(wildcard src/*/*.c))
+LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
+UNIT_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
+FUSE_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuse/*.c))
+SUPPORT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+ALL_SRC     := $(wildcard src/*/*.c tests/*/*.c)
+ALL_HDR     := $(wildcard include/lunfs/*.h src/*/*.h tests/*/*.h)
+
+# One line a file, unless V=1.
+Q    := $(if $(V),,@)
+say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
+
+.PHONY: all demo demo-stop check check-asan check-tsan check-valgrind lint format bench install uninstall clean deps deps-dev deps-bench
+all: $(BUILD)/lunfs
+
+$(BUILD)/lunfs: $(BUILD)/src/cli/main.o $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/liblunfs.a: $(LIB_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/tests/unit-tests: $(UNIT_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS)
+
+$(BUILD)/tests/fuse-tests: $(FUSE_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS) -laio
+
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/%.o: tests/%.c
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(COMPILE) -Itests $(TEST_CFLAGS) -c -o $@ $<
+
+$(BUILD)/%.o: %.c
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(COMPILE) -c -o $@ $<
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests
+
+deps deps-dev deps-bench:
+	@packaging/install-deps $@
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@packaging/demo start $(BUILD)/lunfs
+
+demo-stop:
+	@packaging/demo stop $(BUILD)/lunfs
+
+check: deps
+	@$(MAKE) --no-print-directory $(tests)
+	@tests/run $(BUILD)
+
+check-asan check-tsan check-valgrind: deps-dev
+check-asan:
+	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined $(tests:$(BUILD)/%=build/asan/%)
+	@tests/run build/asan asan
+check-tsan:
+	@$(MAKE) --no-print-directory BUILD=build/tsan SANITIZE=thread $(tests:$(BUILD)/%=build/tsan/%)
+	@tests/run build/tsan tsan
+check-valgrind:
+	@$(MAKE) --no-print-directory $(tests)
+	@tests/run $(BUILD) valgrind
+
+lint: deps-dev
+	@echo '  LINT  clang-format'
+	@clang-format --dry-run -Werror $(ALL_SRC) $(ALL_HDR)
+	@echo '  LINT  gcc and clang, warnings are errors'
+	@$(MAKE) --no-print-directory -s BUILD=build/lint-gcc CC=gcc CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-gcc/%)
+	@$(MAKE) --no-print-directory -s BUILD=build/lint-clang CC=clang CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-clang/%)
+	@echo '  LINT  cppcheck'
+	@cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -Iinclude -Itests -DFUSE_USE_VERSION=314 \
+	  --enable=warning,performance,portability --suppress=missingIncludeSystem \
+	  --suppress=unknownMacro --suppress=preprocessorErrorDirective src
+	@echo '  LINT  clang-tidy'
+	@printf '%s\n' $(LIB_SRC) src/cli/main.c | xargs -P $$(nproc) -n 4 clang-tidy --quiet 2>/dev/null \
+	  --extra-arg=-Wno-unknown-warning-option -- $(CSTD) -Iinclude -D_GNU_SOURCE -DFUSE_USE_VERSION=314 \
+	  -DLUNFS_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+
+format:
+	@clang-format -i $(ALL_SRC) $(ALL_HDR)
+
+bench: deps-bench
+	@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/rawload
+	@tests/bench/bench $(BUILD)
+
+install: all
+	install -D -m 755 $(BUILD)/lunfs $(DESTDIR)$(bindir)/lunfs
+	install -D -m 644 packaging/lunfs.1 $(DESTDIR)$(mandir)/man1/lunfs.1
+	install -D -m 644 README.md $(DESTDIR)$(docdir)/README.md
+	install -D -m 644 LICENSE $(DESTDIR)$(docdir)/LICENSE
+
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/lunfs $(DESTDIR)$(mandir)/man1/lunfs.1
+	rm -rf $(DESTDIR)$(docdir)
+
+clean:
+	rm -rf build

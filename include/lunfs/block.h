@@ -1,0 +1,158 @@
+/*
+ * block.h - the one interface that stacks.
+ *
+ * Every layer between a file and its LUN is a block above a block. A request enters at the top with
+ * block_submit() and comes back with done(), exactly once, never from inside block_submit().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+enum io_op {
+	IO_READ,
+	IO_WRITE,
+	IO_FLUSH, /* all writes that were done before: on stable storage; offset and length are 0 */
+	IO_DISCARD, /* content no longer needed; what it reads as is not defined */
+	IO_ZERO,    /* reads as zeros afterwards */
+	IO_MAP,     /* which bytes are there; no layer answers it yet */
+};
+
+enum io_flags {
+	IO_FUA = 1 << 0, /* WRITE, ZERO: on stable storage before done() (SBC-4, 4.15) */
+};
+
+/* One request; owned by its submitter until done(). */
+struct io {
+	enum io_op op;
+	uint32_t flags;
+	uint64_t offset, length; /* bytes */
+	const struct iovec
+	    *iov; /* data, owned by the submitter, stable until done(); sums up to length */
+	int niov;
+	void (*done)(struct io *io, int error); /* 0 or -errno */
+	/*
+	 * Where not NULL and true: the submitter no longer cares, and what was not sent to the
+	 * target yet need not be. The request ends with -EINTR then, or with its result. The flag
+	 * is the first submitter's, stable until done(); whoever splits a request hands the pointer
+	 * on, so one store reaches every part of it.
+	 */
+	const bool *cancelled;
+	/* For the layer that the request is in, from submit to done: */
+	struct io *next;
+	void *layer;
+};
+
+enum block_event {
+	BLOCK_LOST, /* the target may have forgotten writes that were not flushed; raises the epoch
+	             */
+	BLOCK_RESIZED, /* size is new */
+	BLOCK_CHANGED, /* the content is no longer what was read: drop what is cached */
+	BLOCK_GONE,    /* fails until BACK */
+	BLOCK_BACK,
+};
+
+/* What a layer asks its requests to be; bytes; 0 means no limit. */
+struct block_limits {
+	uint32_t block_size;   /* offset and length must be multiples of it; 1 means any */
+	uint32_t optimal_size; /* what a single request is best as */
+	bool read_only;
+	bool fua;            /* IO_FUA costs no flush of everything */
+	bool volatile_cache; /* FLUSH has something to do */
+};
+
+static inline bool io_is_cancelled(const struct io *io)
+{
+	return io->cancelled && *io->cancelled;
+}
+
+struct block;
+struct block_ops {
+	void (*submit)(struct block *block, struct io *io);
+	void (*free)(
+	    struct block *block); /* its requests are all done; the blocks below are not freed */
+	/* Something happened below; called before any completion that follows it. NULL: only passed
+	 * on. */
+	void (*event)(struct block *block, enum block_event event);
+};
+
+struct block {
+	const struct block_ops *ops;
+	struct block *below;
+	struct block *above; /* where events go */
+	/* The listener at the top of the stack, where above is NULL. */
+	void (*on_event)(struct block *block, enum block_event event, void *data);
+	void *on_event_data;
+	uint64_t size;  /* bytes */
+	uint64_t epoch; /* number of LOSTs */
+	struct block_limits limits;
+};
+
+static inline void block_submit(struct block *block, struct io *io)
+{
+	block->ops->submit(block, io);
+}
+
+/* Puts block above below, taking over its size and limits. */
+void block_stack(struct block *block, const struct block_ops *ops, struct block *below);
+/* Raises an event from block upwards, block's own state being set already. */
+void block_raise(struct block *block, enum block_event event);
+/* Frees the whole stack from its top. */
+void block_free(struct block *top);
+
+const char *io_op_name(enum io_op op);
+
+struct loop;
+struct pool;
+
+/*
+ * align: any offset and length above whole logical blocks (SAFETY.md 9, 10).
+ *
+ * Parts of blocks are completed by a read first, under a lock on the range; of two overlapping
+ * requests, one of them a write, the second is not sent before the first is done. A FLUSH waits for
+ * the writes that were submitted before it.
+ */
+struct block *align_new(struct block *below, struct loop *loop, struct pool *pool);
+
+/*
+ * range_lock: who may touch which bytes, in order of asking.
+ *
+ * A range is granted when every earlier overlapping one that conflicts with it is released: SHARED
+ * conflicts with EXCLUSIVE, EXCLUSIVE with both, and a BARRIER waits for earlier EXCLUSIVE ranges
+ * but holds up nobody.
+ */
+enum range_kind { RANGE_SHARED, RANGE_EXCLUSIVE, RANGE_BARRIER };
+
+struct range {
+	uint64_t start, end; /* [start, end) */
+	enum range_kind kind;
+	void (*granted)(struct range *range); /* may be called from inside range_lock_acquire() */
+	/* private: a node of an interval tree (a treap ordered by start, then by age) */
+	uint64_t sequence, max_end;
+	uint32_t priority, blockers;
+	struct range *left, *right;
+	struct range *next_granted; /* to be told so */
+	bool untold;
+};
+
+struct range_lock {
+	struct range *root;
+	struct range *granted; /* those to be told, the oldest first */
+	uint64_t sequence;
+	uint32_t random;
+	bool telling;
+};
+
+/* A range lock begins as zeros; a range as zeros but for start, end, kind and granted. Empty ranges
+ * wait for nobody. */
+void range_lock_acquire(struct range_lock *lock, struct range *range);
+/*
+ * Of a range that was granted, or of one that still waits. Grants what waited for it, the oldest
+ * first; granted() may acquire and release others, and free its own after releasing it.
+ */
+void range_lock_release(struct range_lock *lock, struct range *range);
+static inline bool range_is_granted(const struct range *range)
+{
+	return range->blockers == 0;
+}

@@ -1,0 +1,93 @@
+/*
+ * mount.h - one mount, whole: sessions, disks, files and the control socket, from start to end.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "lunfs/config.h"
+#include "lunfs/iscsi.h"
+#include "lunfs/scsi.h"
+
+/* ---- a target, logged in and probed; for mounts and for 'lunfs discover --luns' ---- */
+
+struct target;
+
+/* What belongs to the login of every target of a SOURCE; borrowed. */
+struct target_login {
+	const struct options *options;
+	const struct credentials *credentials;
+	const char *initiator_name;
+	uint32_t isid_random;
+};
+void target_login_fill(const struct target_login *from, struct login *login);
+
+/*
+ * Logs in at the first of portals (of struct portal; taken over) that lets us, and probes lun, or
+ * all of -1. probed() is called once, never from inside: with error NULL, or the sentence that says
+ * what failed.
+ */
+struct target *target_new(struct loop *loop, const struct target_login *login, const char *name,
+    GPtrArray *portals, unsigned number, int lun,
+    void (*probed)(struct target *target, const char *error, void *data), void *data);
+const char *target_name(const struct target *target);
+struct session *target_session(const struct target *target);
+const struct lun_info *target_luns(const struct target *target, unsigned *count);
+/* Logs out, for at most timeout_ms; closed() is called once. */
+void target_close(
+    struct target *target, unsigned timeout_ms, void (*closed)(void *data), void *data);
+/* What is left of it, session included; its disks' requests are all done then. */
+void target_free(struct target *target);
+
+/* A LUN as a block: the whole stack, ready for a file. */
+struct disk {
+	struct lun_info info;
+	char *name; /* of the file: "lun0.img" */
+	bool read_only;
+	struct block *top, *scsi;
+};
+/*
+ * Puts a stack on each LUN that is shown as a file; array of struct disk, owned by target. From
+ * here on the target looks after them when its session is lost and comes back.
+ */
+GPtrArray *target_make_disks(struct target *target, struct pool *pool, bool read_only);
+const GPtrArray *target_disks(const struct target *target);
+
+/* ---- the mount ---- */
+
+struct mount {
+	const struct source *source;
+	const struct options *options;
+	const struct credentials *credentials;
+	const char *initiator_name;
+	const char *mountpoint; /* absolute */
+	bool root_is_file, debug;
+};
+
+/*
+ * Runs until unmounted or told to end; ready() is called when the tree is ready to use. True when
+ * it was, and all that was written is on stable storage.
+ */
+bool mount_run(const struct mount *mount, void (*ready)(void *data), void *data, GError **error);
+
+/* ---- mounts of this machine, and how to reach them ---- */
+
+struct mounted {
+	char *mountpoint, *source;
+	unsigned device; /* the minor number of st_dev */
+	uid_t uid;       /* who mounted it */
+};
+/* Of /proc/self/mountinfo, all of type fuse.lunfs. */
+GPtrArray *mounted_list(void);
+/* The one at path, or NULL; works while its process is dead. Free with mounted_free(). */
+struct mounted *mounted_find(const char *path);
+void mounted_free(gpointer mounted);
+/* Takes it out of the tree; lazily where it is in use or dead and lazy is set. */
+bool mounted_detach(const struct mounted *mounted, bool lazy, GError **error);
+
+/* Its control socket's path, whether there is one or not. */
+char *control_path(unsigned device, uid_t uid);
+/* A connection to the mount's process; -1 where none answers. */
+int control_connect(const struct mounted *mounted);

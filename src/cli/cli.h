@@ -1,0 +1,22 @@
+/*
+ * cli.h - the commands, one file each; each gets its own arguments, and returns the exit status: 0
+ * done, 1 failed, 2 usage.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "lunfs/config.h"
+
+int cli_mount(int argc, char **argv);
+int cli_umount(int argc, char **argv);
+int cli_discover(int argc, char **argv);
+int cli_status(int argc, char **argv);
+
+/* Prints "lunfs: message", frees the error, and returns the status that belongs to it. */
+int cli_fail(GError *error);
+int cli_usage(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/* Sends command to a mount's process and calls line() with each answer until "done"; false where
+ * there is none. */
+bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data);

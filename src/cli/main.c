@@ -1,0 +1,74 @@
+/*
+ * main.c - lunfs: iSCSI LUNs as files. Finds the command and hands over to it.
+ */
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const char usage[] =
+    "usage: lunfs SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]   show LUNs as files\n"
+    "       lunfs mount SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]\n"
+    "       lunfs umount MOUNTPOINT                             flush, then unmount\n"
+    "       lunfs discover PORTAL [--luns] [-o OPTION,...]      which targets are there\n"
+    "       lunfs status [MOUNTPOINT] [--json]                  sessions, LUNs, counters\n"
+    "       lunfs --help | --version\n"
+    "\n"
+    "SOURCE:  iscsi://[USER@]HOST[:PORT]/IQN[/LUN]   one target, or one LUN of it\n"
+    "         iscsi://[USER@]HOST[:PORT]             every target of the portal\n"
+    "PORTAL:  HOST[:PORT]                            IPv6 in brackets\n"
+    "-f stays in the foreground; -d does so too, and says what it does.\n"
+    "\n"
+    "options (-o KEY[=VALUE],...):\n"
+    "  ro, rw                        read-only, or not (rw)\n"
+    "  allow_other, allow_root       let others in, or root\n"
+    "  uid=, gid=, umask=            of the files (the mounter's; 077)\n"
+    "  username=, password_file=     CHAP; or LIBISCSI_CHAP_USERNAME, LIBISCSI_CHAP_PASSWORD\n"
+    "  username_in=, password_in_file=   mutual CHAP; or LIBISCSI_CHAP_TARGET_USERNAME, "
+    "_TARGET_PASSWORD\n"
+    "  initiator_name=               who we are (/etc/iscsi/initiatorname.iscsi, or one made "
+    "once)\n"
+    "  header_digest=none|crc32c     (none)\n"
+    "  login_timeout=                until a login must have worked (15s)\n"
+    "  command_timeout=              until a command must be answered (30s)\n"
+    "  noop_out_interval=, noop_out_timeout=   keepalive (5s, 5s; interval 0 is off)\n"
+    "  loglevel=error|warning|info|debug       (info)\n"
+    "\n"
+    "lunfs(1) tells the rest.\n";
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = {
+	    {"mount", cli_mount},
+	    {"umount", cli_umount},
+	    {"unmount", cli_umount},
+	    {"discover", cli_discover},
+	    {"status", cli_status},
+	};
+
+	setlocale(LC_CTYPE, "");
+	if (argc < 2) {
+		fputs(usage, stderr);
+		return LUNFS_ERROR_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+	    strcmp(argv[1], "help") == 0) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		puts("lunfs " LUNFS_VERSION);
+		return 0;
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 2, argv + 2);
+	/* The short form: no command has a colon in it, every SOURCE has. */
+	if (argv[1][0] == '-' || strchr(argv[1], ':') != NULL)
+		return cli_mount(argc - 1, argv + 1);
+	return cli_usage("unknown command '%s'", argv[1]);
+}

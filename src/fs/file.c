@@ -1,0 +1,431 @@
+/*
+ * file.c - a disk as a file: open, read, write, truncate, flush.
+ *
+ * The size is the capacity and stays. But a handle that truncated believes in a shorter file, and
+ * programs then skip holes; so it has a mark, where its file ends, and what it writes beyond the
+ * mark is preceded by zeros from the mark on (DESIGN, semantics 6).
+ *
+ * Whether a request bypasses the kernel's pages is seen from itself: a direct one carries a lock
+ * owner, a buffered one does not. Flags of the handle tell less: losetup --direct-io does not set
+ * O_DIRECT on it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fuse.h>
+#include <string.h>
+
+#include "internal.h"
+#include "lunfs/log.h"
+
+#ifndef FOPEN_NOFLUSH
+#define FOPEN_NOFLUSH (1 << 5)
+#endif
+#ifndef FOPEN_PARALLEL_DIRECT_WRITES
+#define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
+#endif
+
+/* Up to this size a WRITE is copied and its buffer, of 1 MiB and more, used again at once. */
+#define COPY_MAX (32u << 10)
+
+static struct handle *handle_of(const struct fuse_file_info *info)
+{
+	return (struct handle *)(uintptr_t)info->fh; // NOLINT(performance-no-int-to-ptr)
+}
+
+static bool is_direct(const struct fuse_file_info *info)
+{
+	return info->lock_owner != 0 || (info->flags & O_DIRECT) != 0;
+}
+
+/* ---- open and release ---- */
+
+void handle_free(struct handle *handle)
+{
+	struct node *node = handle->node;
+
+	if (handle->prev != NULL)
+		handle->prev->next = handle->next;
+	else
+		node->handles = handle->next;
+	if (handle->next != NULL)
+		handle->next->prev = handle->prev;
+	if (!handle->direct)
+		node->cached_handles--;
+	slab_put(&node->fs->handles_slab, handle);
+}
+
+static struct handle *handle_new(struct node *node, fuse_req_t req, int flags)
+{
+	struct handle *handle = slab_get(&node->fs->handles_slab);
+
+	*handle = (struct handle){
+	    .node = node,
+	    .next = node->handles,
+	    .opener = fuse_req_ctx(req)->pid,
+	    .writable = (flags & O_ACCMODE) != O_RDONLY,
+	    .direct = (flags & O_DIRECT) != 0,
+	    .mark = MARK_NONE,
+	    .loss = node->loss,
+	};
+	if (node->handles != NULL)
+		node->handles->prev = handle;
+	node->handles = handle;
+	if (!handle->direct)
+		node->cached_handles++;
+	return handle;
+}
+
+static void reply_open(fuse_req_t req, struct handle *handle)
+{
+	/* libfuse 3.14 has no field for two of these. */
+	struct fuse_open_out out = {
+	    .fh = (uintptr_t)handle,
+	    .open_flags =
+	        handle->direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE,
+	};
+
+	if (!handle->writable)
+		out.open_flags |= FOPEN_NOFLUSH;
+	/* Who was killed meanwhile will not release it. */
+	if (fuse_reply_buf(req, (const char *)&out, sizeof out) == -ENOENT)
+		handle_free(handle);
+}
+
+static void reply_opened(struct request *request)
+{
+	struct node *node = request->node;
+
+	if (node->cached_handles == 0)
+		node->cached = false;
+	reply_open(request->req, request->handle);
+}
+
+void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = tree_node(fs, id);
+
+	if (node == NULL || node->kind != NODE_DISK) {
+		fuse_reply_err(req, node == NULL ? ENOENT : EISDIR);
+		return;
+	}
+	if (node->read_only && (info->flags & O_ACCMODE) != O_RDONLY) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	struct handle *handle = handle_new(node, req, info->flags);
+	if (!handle->direct || !node->cached || node->cached_handles > 0) {
+		reply_open(req, handle);
+		return;
+	}
+	/* The kernel's pages go once and for all, so that no direct WRITE needs to wait for it
+	 * (SAFETY.md 21). */
+	struct request *request = request_new(fs, req, node, handle, reply_opened);
+	request->opens = true;
+	request->stale_end = node->block->size;
+	request_drop_pages(request);
+}
+
+void file_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
+{
+	(void)id;
+	handle_free(handle_of(info));
+	fuse_reply_err(req, 0);
+}
+
+/* ---- read ---- */
+
+static void reply_read(struct request *request)
+{
+	if (request->error != 0)
+		fuse_reply_err(request->req, -request->error);
+	else
+		fuse_reply_buf(request->req, request->buffer, request->io.length);
+}
+
+void file_read(
+    fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *info)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = tree_node(fs, id);
+	uint64_t start = (uint64_t)offset;
+
+	if (start >= node->block->size || size == 0) {
+		fuse_reply_buf(req, NULL, 0);
+		return;
+	}
+	if (!is_direct(info))
+		node->cached = true;
+	struct request *request = request_new(fs, req, node, handle_of(info), reply_read);
+	request->io.op = IO_READ;
+	request->io.offset = start;
+	request->io.length = MIN(MIN(size, TRANSFER_MAX), node->block->size - start);
+	request_read(request);
+}
+
+/* ---- the mark ---- */
+
+/* The handle is about to have content up to start, and to reach to end: zeros between, where they
+ * are due. */
+static void request_zero_gap(
+    struct request *request, struct handle *handle, uint64_t start, uint64_t end)
+{
+	if (handle->mark == MARK_NONE)
+		return;
+	request->zero_mark = handle->mark;
+	if (start > handle->mark) {
+		request->zero.offset = request->stale_start = handle->mark;
+		request->zero.length = start - handle->mark;
+		request->stale_end = start;
+	}
+	handle->mark = MAX(handle->mark, end);
+}
+
+/* Did not work: what was to be zero may be old, and is still due. */
+static void request_restore_mark(struct request *request)
+{
+	if (request->error != 0 && request->zero.length != 0)
+		request->handle->mark = MIN(request->handle->mark, request->zero_mark);
+}
+
+/* ---- write ---- */
+
+static void reply_write(struct request *request)
+{
+	struct node *node = request->node;
+	uint64_t page_size = request->fs->page_size;
+	uint64_t page = request->io.offset & ~(page_size - 1);
+
+	request_restore_mark(request);
+	/*
+	 * A page that a buffered WRITE begins in, and zeros end in, is locked by the writer until
+	 * it has its answer: it is dropped right behind.
+	 */
+	if (request->zero.length != 0 && request->stale_end == page && page < request->io.offset &&
+	    node->cached)
+		invalidator_drop(
+		    request->fs->invalidator, node, page, page + page_size, NULL, NULL);
+	if (request->error != 0)
+		fuse_reply_err(request->req, -request->error);
+	else
+		fuse_reply_write(request->req, request->io.length);
+}
+
+static bool request_take_data(struct request *request, const char *data, size_t length)
+{
+	struct fs *fs = request->fs;
+
+	if (length <= COPY_MAX) {
+		request->buffer_size = length;
+		request->buffer = pool_get(fs->pool, length);
+		if (request->buffer == NULL)
+			return false;
+		memcpy(request->buffer, data, length);
+		request->iov = (struct iovec){request->buffer, length};
+	} else {
+		request->buffer = channel_take_buffer(fs->channel, &request->buffer_size);
+		request->iov = (struct iovec){(char *)data, length};
+	}
+	request->io.iov = &request->iov;
+	request->io.niov = 1;
+	return true;
+}
+
+void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, off_t offset,
+    struct fuse_file_info *info)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = tree_node(fs, id);
+	struct handle *handle = handle_of(info);
+	uint64_t start = (uint64_t)offset;
+
+	if (node->read_only || start >= node->block->size) {
+		fuse_reply_err(req, node->read_only ? EROFS : ENOSPC);
+		return;
+	}
+	size_t length = MIN(size, node->block->size - start);
+	struct request *request = request_new(fs, req, node, handle, reply_write);
+	request->io = (struct io){.op = IO_WRITE, .offset = start, .length = length};
+	if (!request_take_data(request, data, length)) {
+		request_abandon(request, ENOMEM);
+		request_free(request);
+		return;
+	}
+	request->writes = true;
+	if (info->flags & (O_DSYNC | O_SYNC))
+		request->io.flags = request->zero.flags = IO_FUA;
+	/* A page written back comes through any handle of the file: no mark is its own. */
+	if (!info->writepage)
+		request_zero_gap(request, handle, start, start + length);
+	if (is_direct(info)) {
+		request->stale_start = request->zero.length != 0 ? request->stale_start : start;
+		request->stale_end = start + length;
+	} else {
+		node->cached = true;
+		request->stale_end &= ~(fs->page_size - 1);
+	}
+	request_submit(request);
+}
+
+/* ---- truncate and allocate ---- */
+
+static void reply_truncated(struct request *request)
+{
+	request_restore_mark(request);
+	if (request->error != 0)
+		fuse_reply_err(request->req, -request->error);
+	else
+		attributes_reply(request->req, request->node);
+}
+
+/* O_TRUNC is a truncation without a handle, by the thread that opened it just before. */
+static struct handle *handle_just_opened(const struct node *node, pid_t thread)
+{
+	for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
+		if (handle->writable && handle->opener == thread)
+			return handle;
+	return NULL;
+}
+
+void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info)
+{
+	struct handle *handle =
+	    info != NULL ? handle_of(info) : handle_just_opened(node, fuse_req_ctx(req)->pid);
+
+	if (node->kind != NODE_DISK || node->read_only) {
+		fuse_reply_err(req, node->read_only ? EROFS : EISDIR);
+	} else if (size > node->block->size) {
+		fuse_reply_err(req, ENOSPC);
+	} else if (info == NULL && (handle == NULL || size != 0)) {
+		if (size == node->block->size)
+			attributes_reply(req, node);
+		else
+			fuse_reply_err(req, EINVAL);
+	} else if (handle->mark == MARK_NONE || size <= handle->mark) {
+		handle->mark = size;
+		attributes_reply(req, node);
+	} else {
+		struct request *request = request_new(node->fs, req, node, handle, reply_truncated);
+
+		request->writes = request->kernel_holds_pages = true;
+		request_zero_gap(request, handle, size, size);
+		request_submit(request);
+	}
+}
+
+static void reply_done(struct request *request)
+{
+	request_restore_mark(request);
+	fuse_reply_err(request->req, -request->error);
+}
+
+void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t length,
+    struct fuse_file_info *info)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = tree_node(fs, id);
+	struct handle *handle = handle_of(info);
+	uint64_t start = (uint64_t)offset, end = start + (uint64_t)length;
+	bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+	bool zero = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0;
+
+	if (node->read_only ||
+	    (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
+		fuse_reply_err(req, node->read_only ? EROFS : EOPNOTSUPP);
+		return;
+	}
+	if (end > node->block->size && (!zero || !keep_size)) {
+		fuse_reply_err(req, ENOSPC);
+		return;
+	}
+	end = MIN(end, node->block->size);
+	struct request *request = request_new(fs, req, node, handle, reply_done);
+	request->writes = request->kernel_holds_pages = true;
+	if (zero && start < end)
+		request->io = (struct io){.op = IO_ZERO, .offset = start, .length = end - start};
+	/* Allocating makes a file longer, by zeros. */
+	if (!keep_size)
+		request_zero_gap(request, handle, zero ? MIN(start, end) : end, end);
+	request->stale_start = request->zero.length != 0 ? request->stale_start : start;
+	request->stale_end = end;
+	if (request->io.length == 0 && request->zero.length == 0) {
+		request->reply(request);
+		request->req = NULL;
+		request_free(request);
+		return;
+	}
+	request_submit(request);
+}
+
+/* ---- flush ---- */
+
+bool file_is_unflushed(const struct node *node)
+{
+	return node->kind == NODE_DISK &&
+	       (node->written != node->flushed || node->writes_in_flight > 0);
+}
+
+static void reply_flushed(struct request *request)
+{
+	struct node *node = request->node;
+
+	if (request->error == 0)
+		node->flushed = MAX(node->flushed, request->written);
+	if (request->handle != NULL && request->handle->loss != node->loss) {
+		request->handle->loss = node->loss;
+		request->error = -EIO;
+	}
+	fuse_reply_err(request->req, -request->error);
+}
+
+static void file_start_flush(fuse_req_t req, fuse_ino_t id, struct handle *handle)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = tree_node(fs, id);
+
+	if (!file_is_unflushed(node) && handle->loss == node->loss) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	struct request *request = request_new(fs, req, node, handle, reply_flushed);
+	request->io.op = IO_FLUSH;
+	request_submit(request);
+}
+
+void file_flush(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
+{
+	struct handle *handle = handle_of(info);
+
+	if (handle->writable)
+		file_start_flush(req, id, handle);
+	else
+		fuse_reply_err(req, 0);
+}
+
+void file_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_info *info)
+{
+	(void)datasync;
+	file_start_flush(req, id, handle_of(info));
+}
+
+/* ---- what the disk tells ---- */
+
+void file_event(struct block *block, enum block_event event, void *data)
+{
+	struct node *node = data;
+
+	(void)block;
+	/*
+	 * What was acknowledged and not flushed may be gone: the next fsync of everybody who had
+	 * the file open says so (as Linux does since 4.13). Nothing is left to flush of it.
+	 */
+	if (event == BLOCK_LOST && node->written != node->flushed &&
+	    node->block->limits.volatile_cache) {
+		if (node->handles != NULL)
+			log_warning("%s: the target may have lost writes that were not yet synced",
+			    node->name);
+		node->loss++;
+		node->flushed = node->written;
+	}
+}

@@ -1,0 +1,169 @@
+/*
+ * internal.h - what the files of this room share: nodes, handles, requests.
+ */
+#pragma once
+
+#include <fuse_lowlevel.h>
+#include <glib.h>
+#include <time.h>
+
+#include "lunfs/block.h"
+#include "lunfs/fs.h"
+#include "lunfs/pool.h"
+
+/* The kernel's bound on one READ or WRITE (fs.fuse.max_pages_limit pages of 4096 bytes). */
+#define TRANSFER_MAX (1u << 20)
+/* No handle has truncated: the file reaches as far as the LUN does. */
+#define MARK_NONE UINT64_MAX
+
+enum node_kind { NODE_DIRECTORY, NODE_DISK };
+
+/*
+ * A file or directory. Nodes are made before the mount and die with it; a node's id is its place in
+ * fs->nodes plus one, and so the root's is FUSE_ROOT_ID.
+ */
+struct node {
+	struct fs *fs;
+	struct node *parent;
+	fuse_ino_t id;
+	uint64_t ino; /* what stat shows: from the identity, the same at each mount */
+	enum node_kind kind;
+	char *name;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	struct timespec atime, mtime, ctime;
+	GPtrArray *children; /* of a directory */
+
+	/* a disk's */
+	struct block *block;
+	bool read_only;
+	char **attributes;      /* name, value, ..., NULL */
+	struct handle *handles; /* the latest first */
+	bool cached;            /* the kernel may hold pages of it (SAFETY.md 21) */
+	unsigned cached_handles, writes_in_flight;
+	/* Writes completed, and how many of those a successful FLUSH covers. */
+	uint64_t written, flushed;
+	unsigned loss; /* counts LOSTs with unflushed writes: each handle hears of each at its next
+	                  fsync */
+};
+
+struct handle {
+	struct node *node;
+	struct handle *prev, *next;
+	pid_t opener; /* the thread: O_TRUNC comes as a SETATTR from it, without a handle */
+	bool writable, direct;
+	uint64_t mark; /* where the file ends for whoever truncated it (DESIGN, semantics 6) */
+	unsigned loss; /* node->loss as last told */
+};
+
+/* A request of the kernel that waits for the target. */
+struct request {
+	struct fs *fs;
+	struct request *prev, *next; /* of fs->requests */
+	struct request *parked_next;
+	fuse_req_t req; /* NULL when it has been answered: nobody waits any more */
+	struct node *node;
+	struct handle *handle; /* valid while req is */
+	void (*reply)(struct request *request);
+	struct io io, zero; /* the transfer or flush; what zeroes [mark, offset) before it */
+	struct iovec iov;
+	void *buffer;
+	size_t buffer_size;
+	int pending, error;
+	bool abandoned; /* what was not sent yet need not be */
+	bool opens;     /* the handle has no other owner yet */
+	bool writes, kernel_holds_pages;
+	/* [start, end) that the kernel has to forget before the reply; none where start == end */
+	uint64_t stale_start, stale_end;
+	uint64_t zero_mark, written; /* what they were when it started */
+	GSource *grace;
+};
+
+struct fs {
+	struct loop *loop;
+	struct pool *pool;
+	struct fs_options options;
+	void (*ready)(void *data);
+	void (*ended)(void *data);
+	void *data;
+
+	struct fuse_session *session;
+	struct channel *channel;
+	struct invalidator *invalidator;
+	GPtrArray *nodes;
+	struct slab requests_slab, handles_slab;
+	struct request *requests; /* all that are not answered, or whose I/O is not done */
+	struct request *parked_first, *parked_last; /* those of them that wait for memory */
+	unsigned outstanding;
+	uint64_t page_size; /* the kernel's */
+};
+
+/* ---- tree.c ---- */
+struct node *tree_node(struct fs *fs, fuse_ino_t id);
+void tree_stat(const struct node *node, struct stat *stat);
+void tree_free(struct fs *fs);
+extern const struct fuse_lowlevel_ops tree_ops;
+
+/* ---- attributes.c ---- */
+void attributes_get(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
+void attributes_set(
+    fuse_req_t req, fuse_ino_t ino, struct stat *stat, int valid, struct fuse_file_info *info);
+void attributes_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void attributes_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void attributes_statfs(fuse_req_t req, fuse_ino_t ino);
+void attributes_reply(fuse_req_t req, const struct node *node);
+void node_touch(struct node *node);
+
+/* ---- file.c ---- */
+void handle_free(struct handle *handle);
+void file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
+void file_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
+void file_read(
+    fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info);
+void file_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+    struct fuse_file_info *info);
+void file_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
+void file_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info);
+void file_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+    struct fuse_file_info *info);
+/* SETATTR's size; answers req. info is NULL for truncate(2) and O_TRUNC. */
+void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info);
+/* Are there writes that no successful FLUSH covers, or may soon be? */
+bool file_is_unflushed(const struct node *node);
+void file_event(struct block *block, enum block_event event, void *data);
+
+/* ---- request.c ---- */
+/* At work from here on; interrupts are looked after. */
+struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, struct handle *handle,
+    void (*reply)(struct request *request));
+/* Sends request->zero, where it has a length, and request->io to the node's block; reply() follows.
+ */
+void request_submit(struct request *request);
+/* The same for a READ of io.length bytes, which gets its buffer here, and waits where there is too
+ * little memory. */
+void request_read(struct request *request);
+/* Without any I/O: has the kernel drop [stale_start, stale_end), and reply() follows. */
+void request_drop_pages(struct request *request);
+void request_free(struct request *request);
+/* Answers with -error now and lets its I/O end by itself. */
+void request_abandon(struct request *request, int error);
+
+/* ---- channel.c ---- */
+struct channel *channel_new(struct fs *fs);
+void channel_free(struct channel *channel);
+/* The buffer that holds the request being processed becomes the caller's; *size is for pool_put().
+ */
+void *channel_take_buffer(struct channel *channel, size_t *size);
+
+/* ---- invalidator.c ---- */
+struct invalidator *invalidator_new(struct fs *fs);
+/*
+ * Has the kernel drop its pages of [start, end) of the node, from a helper thread, and calls
+ * done(data) on the loop; done may be NULL.
+ */
+void invalidator_drop(struct invalidator *invalidator, const struct node *node, uint64_t start,
+    uint64_t end, void (*done)(void *data), void *data);
+/* Waits for what is under way. No request may be unanswered: the kernel may hold pages for it
+ * (SAFETY.md 25). */
+void invalidator_free(struct invalidator *invalidator);

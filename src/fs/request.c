@@ -1,0 +1,276 @@
+/*
+ * request.c - a request of the kernel, while it waits for the target.
+ *
+ *   request_new --> [parked] --> request_submit --> all I/O done --> [kernel drops stale pages] -->
+ * reply
+ *
+ * Whoever waits for it may be killed: the kernel then sends an INTERRUPT, and the request is
+ * answered with EINTR at once, while its I/O keeps its buffer and its place in the order until it
+ * is done (SAFETY.md 9, 10). A signal that is not deadly gets no EINTR from a disk, whose readers
+ * and writers do not expect it; only where the target keeps them waiting, after a while.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "lunfs/loop.h"
+
+/* How long a request with a signal pending that does not kill waits before it is answered with
+ * EINTR. */
+#define GRACE_MS 1000u
+/*
+ * ftruncate() holds back the write-out of the file's dirty pages until it is answered, and dropping
+ * such a page waits for its write-out: dropping is waited for no longer than this.
+ */
+#define DROP_MS 200u
+
+static void request_wake_parked(struct fs *fs);
+
+static void request_link(struct request **list, struct request *request)
+{
+	request->prev = NULL;
+	request->next = *list;
+	if (*list != NULL)
+		(*list)->prev = request;
+	*list = request;
+}
+
+static void request_unlink(struct request **list, struct request *request)
+{
+	if (request->prev != NULL)
+		request->prev->next = request->next;
+	else
+		*list = request->next;
+	if (request->next != NULL)
+		request->next->prev = request->prev;
+}
+
+/* ---- signals ---- */
+
+/* Is SIGKILL pending for the thread? So the kernel marks every signal that ends a process. */
+static bool thread_is_dying(pid_t thread)
+{
+	char path[64], line[256];
+	bool dying = false;
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return true; /* gone, or not in our namespace: better an EINTR than a hang */
+	while (fgets(line, sizeof line, file) != NULL)
+		if (strncmp(line, "SigPnd:", 7) == 0 || strncmp(line, "ShdPnd:", 7) == 0)
+			dying |= (strtoull(line + 7, NULL, 16) >> (SIGKILL - 1) & 1) != 0;
+	fclose(file);
+	return dying;
+}
+
+void request_abandon(struct request *request, int error)
+{
+	loop_remove(&request->grace);
+	if (request->req == NULL)
+		return;
+	fuse_reply_err(request->req, error);
+	if (request->opens)
+		handle_free(request->handle);
+	request->req = NULL;
+	request->handle = NULL;
+	request->abandoned = true;
+}
+
+static void request_grace_over(void *data)
+{
+	request_abandon(data, EINTR);
+}
+
+static void request_interrupted(fuse_req_t req, void *data)
+{
+	struct request *request = data;
+
+	if (thread_is_dying(fuse_req_ctx(req)->pid))
+		request_abandon(request, EINTR);
+	else if (request->grace == NULL)
+		request->grace =
+		    loop_timer(request->fs->loop, GRACE_MS, request_grace_over, request);
+}
+
+/* ---- life ---- */
+
+struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, struct handle *handle,
+    void (*reply)(struct request *request))
+{
+	struct request *request = slab_get(&fs->requests_slab);
+
+	request->fs = fs;
+	request->req = req;
+	request->node = node;
+	request->handle = handle;
+	request->reply = reply;
+	request_link(&fs->requests, request);
+	fs->outstanding++;
+	fuse_req_interrupt_func(req, request_interrupted, request);
+	return request;
+}
+
+void request_free(struct request *request)
+{
+	struct fs *fs = request->fs;
+
+	loop_remove(&request->grace);
+	request_unlink(&fs->requests, request);
+	pool_put(fs->pool, request->buffer, request->buffer_size);
+	slab_put(&fs->requests_slab, request);
+	fs->outstanding--;
+	if (fs->parked_first != NULL)
+		request_wake_parked(fs);
+}
+
+/* ---- the way through ---- */
+
+static void request_answer(struct request *request)
+{
+	if (request->req != NULL)
+		request->reply(request);
+	request_free(request);
+}
+
+static void request_pages_dropped(void *data)
+{
+	struct request *request = data;
+
+	if (--request->pending == 0)
+		request_answer(request);
+}
+
+/* The time is up: the answer goes out, the request stays until the pages are dropped. */
+static void request_drop_expired(void *data)
+{
+	struct request *request = data;
+
+	loop_remove(&request->grace);
+	if (request->req != NULL)
+		request->reply(request);
+	request->req = NULL;
+}
+
+void request_drop_pages(struct request *request)
+{
+	request->pending = 1;
+	invalidator_drop(request->fs->invalidator, request->node, request->stale_start,
+	    request->stale_end, request_pages_dropped, request);
+	if (request->kernel_holds_pages)
+		request->grace =
+		    loop_timer(request->fs->loop, DROP_MS, request_drop_expired, request);
+}
+
+static void request_finish(struct request *request)
+{
+	struct node *node = request->node;
+
+	loop_remove(&request->grace);
+	if (request->writes) {
+		node->writes_in_flight--;
+		if (!(request->io.flags & IO_FUA))
+			node->written++;
+		node_touch(node);
+	}
+	if (node->cached && request->stale_start < request->stale_end)
+		request_drop_pages(request);
+	else
+		request_answer(request);
+}
+
+static void request_io_done(struct request *request, int error)
+{
+	if (error != 0 && request->error == 0)
+		request->error = error;
+	if (--request->pending == 0)
+		request_finish(request);
+}
+
+static void request_transfer_done(struct io *io, int error)
+{
+	request_io_done((struct request *)((char *)io - offsetof(struct request, io)), error);
+}
+
+static void request_zero_done(struct io *io, int error)
+{
+	request_io_done((struct request *)((char *)io - offsetof(struct request, zero)), error);
+}
+
+void request_submit(struct request *request)
+{
+	struct block *block = request->node->block;
+	bool zero = request->zero.length != 0;
+	bool transfer = request->io.op == IO_FLUSH || request->io.length != 0;
+
+	request->pending = zero + transfer;
+	request->written = request->node->written;
+	if (request->writes)
+		request->node->writes_in_flight++;
+	/* In this order: where they share a logical block the zeros come first. */
+	if (zero) {
+		request->zero.op = IO_ZERO;
+		request->zero.cancelled = &request->abandoned;
+		request->zero.done = request_zero_done;
+		block_submit(block, &request->zero);
+	}
+	if (transfer) {
+		request->io.done = request_transfer_done;
+		request->io.cancelled = &request->abandoned;
+		block_submit(block, &request->io);
+	}
+}
+
+/* ---- READs, and memory for them ---- */
+
+/* READs in progress and others hold no more than this; WRITEs come with their memory. */
+#define READ_MEMORY (32u << 20)
+
+static void request_start_read(struct request *request)
+{
+	request->buffer_size = request->io.length;
+	request->buffer = pool_get(request->fs->pool, request->buffer_size);
+	if (request->buffer == NULL) {
+		request->error = -ENOMEM;
+		request_answer(request);
+		return;
+	}
+	request->iov = (struct iovec){request->buffer, request->io.length};
+	request->io.iov = &request->iov;
+	request->io.niov = 1;
+	request_submit(request);
+}
+
+void request_read(struct request *request)
+{
+	struct fs *fs = request->fs;
+
+	if (fs->parked_first == NULL && pool_in_use(fs->pool) < READ_MEMORY) {
+		request_start_read(request);
+		return;
+	}
+	request->parked_next = NULL;
+	if (fs->parked_first == NULL)
+		fs->parked_first = request;
+	else
+		fs->parked_last->parked_next = request;
+	fs->parked_last = request;
+}
+
+static void request_wake_parked(struct fs *fs)
+{
+	struct request *request;
+
+	while ((request = fs->parked_first) != NULL) {
+		if (request->req != NULL && pool_in_use(fs->pool) >= READ_MEMORY)
+			return;
+		fs->parked_first = request->parked_next;
+		if (request->req != NULL)
+			request_start_read(request);
+		else
+			request_free(request);
+	}
+}

@@ -1,0 +1,456 @@
+/*
+ * connection.c - one TCP connection to one address, logged in.
+ *
+ *   CONNECTING --TCP stands--> LOGIN --answer--> UP --fault--> DOWN
+ *        \___________________________________________________/
+ *
+ * Owns the libiscsi context, the relay of the login, the watch on the socket, and the timer over
+ * the attempt: libiscsi itself waits for ever. libiscsi's callbacks only note what happened; the
+ * receiver is told when it has returned.
+ */
+#include "connection.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+
+#include "lunfs/log.h"
+#include "lunfs/loop.h"
+#include "relay.h"
+
+/* RFC 7143, 11.13.5 */
+enum login_status {
+	LOGIN_MOVED_TEMPORARILY = 0x0101,
+	LOGIN_AUTHENTICATION_FAILED = 0x0201,
+	LOGIN_FORBIDDEN = 0x0202,
+	LOGIN_NOT_FOUND = 0x0203,
+	LOGIN_REMOVED = 0x0204,
+	LOGIN_TOO_MANY = 0x0206,
+	LOGIN_SERVICE_UNAVAILABLE = 0x0301,
+	LOGIN_OUT_OF_RESOURCES = 0x0302,
+};
+
+struct connection {
+	struct loop *loop;
+	const struct login *login;
+	char *address;
+	connection_fn fn;
+	void *data;
+
+	struct iscsi_context *context;
+	struct relay *relay;
+	enum { CONNECTING, LOGIN, UP, DOWN } state;
+	GSource *watch, *timer;
+	void *watch_tag;
+	int watched_fd;
+	GIOCondition watched;
+	struct loop_work sender, reporter;
+	unsigned timeout_ms;
+
+	int login_status; /* class and detail, or -1 */
+	bool refused, tell_when_drained;
+	bool bulk; /* PDUs with data are queued */
+	char *error, *redirect;
+};
+
+static void connection_service(struct connection *connection, int revents);
+
+/* ---- what went wrong, in words ---- */
+
+static void connection_set_error(struct connection *connection, char *error)
+{
+	if (connection->error == NULL)
+		connection->error = g_strdelimit(error, "\n\r", ' ');
+	else
+		g_free(error);
+}
+
+/* What the target's status, or libiscsi's finding, means for the user. */
+static char *connection_explain_login(struct connection *connection)
+{
+	const struct login *login = connection->login;
+	const char *name = login->target != NULL ? login->target : connection->address;
+	const char *found = iscsi_get_error(connection->context);
+
+	switch (connection->login_status) {
+	case LOGIN_AUTHENTICATION_FAILED:
+		if (login->username == NULL)
+			return g_strdup_printf(
+			    "%s wants CHAP: give -o username=USER,password_file=FILE", name);
+		return g_strdup_printf(
+		    "%s refused CHAP user '%s': check the user name and the password "
+		    "(initiator name: %s)",
+		    name, login->username, login->initiator_name);
+	case LOGIN_FORBIDDEN:
+		return g_strdup_printf(
+		    "%s does not allow this initiator: allow the initiator name %s at the target",
+		    name, login->initiator_name);
+	case LOGIN_NOT_FOUND:
+	case LOGIN_REMOVED:
+		return g_strdup_printf(
+		    "%s: no target %s here for the initiator name %s: "
+		    "'lunfs discover %s' lists the targets; else allow this name there",
+		    connection->address, name, login->initiator_name, connection->address);
+	case LOGIN_TOO_MANY:
+	case LOGIN_SERVICE_UNAVAILABLE:
+	case LOGIN_OUT_OF_RESOURCES:
+		return g_strdup_printf("%s takes no login now (status %04Xh): try again later",
+		    name, (unsigned)connection->login_status);
+	default:
+		break;
+	}
+	if (connection->login_status > 0)
+		return g_strdup_printf("%s refused the login: %s", name, found);
+	if (strstr(found, "CHAP_R") != NULL || strstr(found, "CHAP_N") != NULL)
+		return g_strdup_printf(
+		    "%s could not prove its identity (mutual CHAP): check password_in_file and "
+		    "that the target has the secret; nothing was read or written",
+		    name);
+	if (strstr(found, "CHAP targetname") != NULL)
+		return g_strdup_printf(
+		    "%s calls itself by another CHAP name than username_in=%s (mutual CHAP)", name,
+		    login->username_in);
+	return g_strdup_printf(
+	    "%s closed the connection during the login to %s: is this an iSCSI portal?",
+	    connection->address, name);
+}
+
+/* libiscsi writes "... Connection refused(111) ..."; the number is what we want of it. */
+static int connection_errno(struct connection *connection)
+{
+	const char *number = strrchr(iscsi_get_error(connection->context), '(');
+	int error = number != NULL ? (int)strtol(number + 1, NULL, 10) : 0;
+
+	return error > 0 ? error : EIO;
+}
+
+static char *connection_explain(struct connection *connection)
+{
+	int error;
+
+	switch (connection->state) {
+	case CONNECTING:
+		error = connection_errno(connection);
+		if (error == ECONNREFUSED)
+			return g_strdup_printf(
+			    "%s refused the connection: is a target running there, on this port?",
+			    connection->address);
+		return g_strdup_printf(
+		    "%s cannot be reached: %s", connection->address, g_strerror(error));
+	case LOGIN:
+		return connection_explain_login(connection);
+	default:
+		return g_strdup_printf("%s closed the connection", connection->address);
+	}
+}
+
+/* ---- state ---- */
+
+static void connection_report_down(struct loop_work *work)
+{
+	struct connection *connection =
+	    (struct connection *)((char *)work - offsetof(struct connection, reporter));
+
+	connection->fn(connection, CONNECTION_DOWN, connection->data);
+}
+
+/* Stops the socket and tells the receiver at the end of the turn. */
+static void connection_down(struct connection *connection)
+{
+	if (connection->state == DOWN)
+		return;
+	if (connection->redirect == NULL)
+		connection_set_error(connection, connection_explain(connection));
+	connection->state = DOWN;
+	loop_remove(&connection->watch);
+	loop_remove(&connection->timer);
+	loop_cancel(connection->loop, &connection->sender);
+	loop_defer(connection->loop, &connection->reporter);
+}
+
+void connection_drop(struct connection *connection, const char *reason)
+{
+	connection_set_error(connection, g_strdup_printf("%s: %s", connection->address, reason));
+	connection_down(connection);
+}
+
+static void connection_expired(void *data)
+{
+	struct connection *connection = data;
+	double seconds = connection->timeout_ms / 1000.0;
+
+	loop_remove(&connection->timer);
+	if (connection->state == CONNECTING)
+		connection_set_error(
+		    connection, g_strdup_printf("%s does not answer (no connection within %g s): "
+		                                "check the address, the port and "
+		                                "firewalls",
+		                    connection->address, seconds));
+	else
+		connection_set_error(connection,
+		    g_strdup_printf(
+		        "%s accepted the connection, but does not answer the login (within %g s)",
+		        connection->address, seconds));
+	connection_down(connection);
+}
+
+/* ---- login ---- */
+
+static void connection_logged_in(
+    struct iscsi_context *context, int status, void *data, void *private_data)
+{
+	struct connection *connection = private_data;
+
+	(void)data;
+	connection->login_status = relay_login_status(connection->relay);
+	if (status == SCSI_STATUS_GOOD) {
+		relay_free(g_steal_pointer(&connection->relay));
+		loop_remove(&connection->timer);
+		connection->state = UP;
+		return;
+	}
+	if (status == SCSI_STATUS_CANCELLED) /* connection_free() is at work */
+		return;
+	if (status == SCSI_STATUS_REDIRECT)
+		connection->redirect = g_strdup(iscsi_get_target_address(context));
+	/* A target that says nothing wrong and still is not believed failed to prove itself. */
+	connection->refused = connection->login_status >> 8 == 2 || connection->login_status == 0;
+	connection_down(connection);
+}
+
+static void connection_connected(
+    struct iscsi_context *context, int status, void *data, void *private_data)
+{
+	struct connection *connection = private_data;
+
+	(void)data;
+	if (status != SCSI_STATUS_GOOD) {
+		connection_down(connection);
+		return;
+	}
+	connection->state = LOGIN;
+	connection->relay = relay_new(connection->loop, iscsi_get_fd(context));
+	if (connection->relay == NULL) {
+		connection_set_error(
+		    connection, g_strdup_printf("cannot log in: %s", strerror(errno)));
+		connection_down(connection);
+	} else if (iscsi_login_async(context, connection_logged_in, connection) != 0) {
+		connection_down(connection);
+	}
+}
+
+/* ---- the socket on the loop ---- */
+
+static void connection_ready(int fd, GIOCondition condition, void *data)
+{
+	int revents = 0;
+
+	(void)fd;
+	if (condition & G_IO_IN)
+		revents |= POLLIN;
+	if (condition & G_IO_OUT)
+		revents |= POLLOUT;
+	/* What was received before the end is read first. */
+	if (!(condition & G_IO_IN))
+		revents |=
+		    (condition & G_IO_ERR ? POLLERR : 0) | (condition & G_IO_HUP ? POLLHUP : 0);
+	connection_service(data, revents);
+}
+
+/* Asks libiscsi anew what it waits for. */
+static void connection_watch(struct connection *connection)
+{
+	int fd = iscsi_get_fd(connection->context);
+	int events = iscsi_which_events(connection->context);
+	GIOCondition wanted = (events & POLLIN ? G_IO_IN : 0) | (events & POLLOUT ? G_IO_OUT : 0);
+
+	if (connection->watch != NULL && fd != connection->watched_fd)
+		loop_remove(&connection->watch);
+	if (connection->watch == NULL)
+		connection->watch = loop_watch(connection->loop, fd, wanted, connection_ready,
+		    connection, &connection->watch_tag);
+	else if (wanted != connection->watched)
+		g_source_modify_unix_fd(connection->watch, connection->watch_tag, wanted);
+	connection->watched_fd = fd;
+	connection->watched = wanted;
+}
+
+static void connection_cork(struct connection *connection, int on)
+{
+	/* Without it packets are smaller, no more. */
+	(void)setsockopt(iscsi_get_fd(connection->context), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+}
+
+/* libiscsi sends a PDU's header and its data by two calls, each a packet: with data they are to
+ * share packets. */
+static int connection_service_corked(struct connection *connection, int revents)
+{
+	int result;
+
+	connection_cork(connection, 1);
+	result = iscsi_service(connection->context, revents);
+	connection_cork(connection, 0);
+	if (connection_is_drained(connection))
+		connection->bulk = false;
+	return result;
+}
+
+static void connection_service(struct connection *connection, int revents)
+{
+	bool was_up = connection->state == UP;
+
+	if ((connection->bulk && (revents & POLLOUT)
+	            ? connection_service_corked(connection, revents)
+	            : iscsi_service(connection->context, revents)) < 0)
+		connection_down(connection);
+	if (connection->state == DOWN)
+		return;
+	if (connection->state == UP && !was_up)
+		connection->fn(connection, CONNECTION_UP, connection->data);
+	if (connection->state == DOWN)
+		return;
+	connection_watch(connection);
+	if (connection->tell_when_drained && connection_is_drained(connection)) {
+		connection->tell_when_drained = false;
+		connection->fn(connection, CONNECTION_DRAINED, connection->data);
+	}
+}
+
+static void connection_send_now(struct loop_work *work)
+{
+	struct connection *connection =
+	    (struct connection *)((char *)work - offsetof(struct connection, sender));
+
+	connection_service(connection, POLLOUT);
+}
+
+void connection_send(struct connection *connection, bool bulk)
+{
+	connection->bulk |= bulk;
+	loop_defer(connection->loop, &connection->sender);
+}
+
+bool connection_is_drained(struct connection *connection)
+{
+	return iscsi_out_queue_length(connection->context) == 0 &&
+	       !(iscsi_which_events(connection->context) & POLLOUT);
+}
+
+void connection_tell_when_drained(struct connection *connection)
+{
+	connection->tell_when_drained = true;
+}
+
+/* ---- life ---- */
+
+/* libiscsi draws the challenge of mutual CHAP from rand(), and seeds it once with 32 bits. */
+static void seed_challenges(void)
+{
+	unsigned seed = 0;
+
+	if (getrandom(&seed, sizeof seed, 0) == sizeof seed)
+		srand(seed);
+}
+
+static void connection_prepare(struct connection *connection)
+{
+	const struct login *login = connection->login;
+	struct iscsi_context *context = connection->context;
+
+	seed_challenges();
+	iscsi_set_noautoreconnect(context, 1);
+	iscsi_set_isid_random(context, login->isid_random, login->isid_qualifier);
+	iscsi_set_session_type(
+	    context, login->target != NULL ? ISCSI_SESSION_NORMAL : ISCSI_SESSION_DISCOVERY);
+	iscsi_set_header_digest(
+	    context, login->header_digest ? ISCSI_HEADER_DIGEST_CRC32C : ISCSI_HEADER_DIGEST_NONE);
+	if (login->target != NULL)
+		iscsi_set_targetname(context, login->target);
+	if (login->username != NULL)
+		iscsi_set_initiator_username_pwd(context, login->username, login->password);
+	if (login->username_in != NULL)
+		iscsi_set_target_username_pwd(context, login->username_in, login->password_in);
+}
+
+struct connection *connection_new(struct loop *loop, const struct login *login, const char *address,
+    unsigned timeout_ms, connection_fn fn, void *data)
+{
+	struct connection *connection = g_new0(struct connection, 1);
+
+	connection->loop = loop;
+	connection->login = login;
+	connection->address = g_strdup(address);
+	connection->fn = fn;
+	connection->data = data;
+	connection->login_status = -1;
+	connection->timeout_ms = timeout_ms;
+	connection->sender.run = connection_send_now;
+	connection->reporter.run = connection_report_down;
+	connection->timer = loop_timer(loop, timeout_ms, connection_expired, connection);
+	connection->context = iscsi_create_context(login->initiator_name);
+	if (connection->context == NULL)
+		g_error("out of memory");
+	connection_prepare(connection);
+	if (iscsi_connect_async(connection->context, address, connection_connected, connection) !=
+	    0)
+		connection_down(connection);
+	else
+		connection_watch(connection);
+	return connection;
+}
+
+void connection_free(struct connection *connection)
+{
+	if (connection == NULL)
+		return;
+	connection->state = DOWN;
+	loop_remove(&connection->watch);
+	loop_remove(&connection->timer);
+	loop_cancel(connection->loop, &connection->sender);
+	loop_cancel(connection->loop, &connection->reporter);
+	relay_free(g_steal_pointer(&connection->relay));
+	iscsi_destroy_context(connection->context);
+	g_free(connection->address);
+	g_free(connection->error);
+	g_free(connection->redirect);
+	g_free(connection);
+}
+
+void connection_hand_over(struct connection *connection, connection_fn fn, void *data)
+{
+	connection->fn = fn;
+	connection->data = data;
+}
+
+const char *connection_address(const struct connection *connection)
+{
+	return connection->address;
+}
+
+struct iscsi_context *connection_context(struct connection *connection)
+{
+	return connection->context;
+}
+
+const char *connection_error(const struct connection *connection)
+{
+	return connection->error != NULL ? connection->error : "";
+}
+
+bool connection_was_refused(const struct connection *connection)
+{
+	return connection->refused;
+}
+
+const char *connection_redirect(const struct connection *connection)
+{
+	return connection->redirect;
+}

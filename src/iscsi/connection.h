@@ -1,0 +1,55 @@
+/*
+ * connection.h - one TCP connection to one address, logged in: a libiscsi context and its socket on
+ * the loop.
+ *
+ * For sessions, which send commands over it, and for discovery, which sends text.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "lunfs/iscsi.h"
+
+struct iscsi_context;
+struct connection;
+
+enum connection_event {
+	CONNECTION_UP,      /* logged in */
+	CONNECTION_DRAINED, /* as asked for by connection_tell_when_drained() */
+	CONNECTION_DOWN,    /* not, or no longer: see connection_error(), connection_redirect() */
+};
+
+/* Called once with DOWN, maybe after UP, never from inside libiscsi; DOWN's receiver frees the
+ * connection. */
+typedef void (*connection_fn)(
+    struct connection *connection, enum connection_event event, void *data);
+
+/* Starts to connect to address, "10.0.0.5:3260" or "[::1]:3260", and to log in, in at most
+ * timeout_ms. */
+struct connection *connection_new(struct loop *loop, const struct login *login, const char *address,
+    unsigned timeout_ms, connection_fn fn, void *data);
+/* Whatever libiscsi had outstanding is called back with SCSI_STATUS_CANCELLED. Not from inside
+ * libiscsi. */
+void connection_free(struct connection *connection);
+
+/* Another receiver takes the connection over, from inside an UP. */
+void connection_hand_over(struct connection *connection, connection_fn fn, void *data);
+struct iscsi_context *connection_context(struct connection *connection);
+/* There is something new to send: it leaves at the end of this turn of the loop. bulk: with data.
+ */
+void connection_send(struct connection *connection, bool bulk);
+/* Has all that was queued left for the target? */
+bool connection_is_drained(struct connection *connection);
+/* Sends DRAINED once, when it has. */
+void connection_tell_when_drained(struct connection *connection);
+/* Gives up; DOWN follows, not from inside. reason is a sentence. */
+void connection_drop(struct connection *connection, const char *reason);
+
+const char *connection_address(const struct connection *connection);
+/* One sentence that says what went wrong and what to do. */
+const char *connection_error(const struct connection *connection);
+/* The target said no (status class 02h, or it could not prove itself): another try will not help.
+ */
+bool connection_was_refused(const struct connection *connection);
+/* "HOST:PORT" where the target sent us (status 0101h), or NULL. */
+const char *connection_redirect(const struct connection *connection);

@@ -1,0 +1,28 @@
+/*
+ * dial.h - from a portal's name to a connection that is logged in: every address in turn, redirects
+ * followed.
+ */
+#pragma once
+
+#include "connection.h"
+#include "lunfs/iscsi.h"
+
+struct dial;
+
+struct dial_result {
+	struct connection *
+	    connection; /* the receiver's from here on, see connection_hand_over(); or NULL, and: */
+	const char *error; /* one sentence; valid until done() returns */
+	bool refused;      /* the target said no: trying again will not help */
+};
+
+/*
+ * In at most login->login_timeout_ms altogether. done() is called once, never from inside
+ * dial_start(); the receiver calls dial_free() then, or earlier to end it.
+ */
+struct dial *dial_start(struct loop *loop, const struct login *login,
+    void (*done)(const struct dial_result *result, void *data), void *data);
+void dial_free(struct dial *dial);
+
+/* "HOST[:PORT][,TPGT]" as targets write portals (RFC 7143, 13.8); false for anything else. */
+bool portal_parse(const char *text, struct portal *portal, uint16_t *tpgt);

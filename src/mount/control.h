@@ -1,0 +1,34 @@
+/*
+ * control.h - the mount's control socket: one JSON request and its answers a line.
+ *
+ *   {"command": "flush"}    {"event": "progress", "file": "lun1.img", "left": "2", "error": ""} ...
+ *                           {"event": "done", "error": ""}
+ *   {"command": "status"}, {"command": "status-json"}     {"event": "done", "error": "", "text":
+ * "..."}
+ *
+ * All values are strings. A client that stays connected sees the end of the file when the mount's
+ * process ends.
+ */
+#pragma once
+
+#include <glib.h>
+
+struct loop;
+struct control;
+struct control_client;
+
+/* Answers with control_reply() and control_done(), now or later. */
+typedef void (*control_request_fn)(struct control_client *client, const char *command, void *data);
+
+/* NULL with a warning logged where there can be no socket: the mount works without. */
+struct control *control_new(struct loop *loop, const char *path, control_request_fn fn, void *data);
+void control_free(struct control *control);
+/* One line: event, then names and values in turn, ended by NULL. */
+void control_reply(struct control_client *client, const char *event, ...) G_GNUC_NULL_TERMINATED;
+/* Keep the client alive while its answer is pending. */
+struct control_client *control_client_ref(struct control_client *client);
+void control_client_unref(struct control_client *client);
+
+/* {"name": "value", ...} as a line, and back; NULL where it is none. */
+char *control_format(const char *event, va_list pairs);
+GHashTable *control_parse(const char *line);

@@ -1,0 +1,174 @@
+/*
+ * status.c - what a mount tells of itself, for 'lunfs status': sessions, LUNs, counters.
+ *
+ *   {"mountpoint": S, "source": S, "targets": [{"name": S, "state": S, "address": S, "reconnects":
+ * N, "last_error": S, "luns": [{"lun": N, "type": S, "file": S or "", "reason": S, "size": N,
+ * "block_size": N, "vendor": S, "product": S, "serial": S, "wwid": S, "read_only": B, "reads": N,
+ * "writes": N, "flushes": N, "bytes_read": N, "bytes_written": N, "retries": N, "errors": N}]}]}
+ */
+#include "status.h"
+
+#include <string.h>
+
+static const struct disk *find_disk(const struct target *target, uint16_t lun)
+{
+	const GPtrArray *disks = target_disks(target);
+
+	for (unsigned i = 0; disks != NULL && i < disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(disks, i);
+
+		if (disk->info.lun == lun)
+			return disk;
+	}
+	return NULL;
+}
+
+/* Why a LUN is no file. */
+static const char *lun_reason(const struct lun_info *info)
+{
+	return info->fault[0] != '\0' ? info->fault : "not shown yet";
+}
+
+static void text_lun(GString *text, const struct target *target, const struct lun_info *info)
+{
+	const struct disk *disk = find_disk(target, info->lun);
+
+	if (disk == NULL) {
+		g_string_append_printf(text, "  lun %-3u %-8s %s\n", (unsigned)info->lun,
+		    scsi_type_name(info->type), lun_reason(info));
+		return;
+	}
+	const struct disk_stats *stats = disk_stats(disk->scsi);
+	g_autofree char *size = g_format_size_full(disk->top->size, G_FORMAT_SIZE_IEC_UNITS);
+	g_autofree char *bytes_read =
+	    g_format_size_full(stats->bytes_read, G_FORMAT_SIZE_IEC_UNITS);
+	g_autofree char *bytes_written =
+	    g_format_size_full(stats->bytes_written, G_FORMAT_SIZE_IEC_UNITS);
+	g_string_append_printf(text, "  %-11s %-8s %s%s, %s %s, %u-byte blocks, %s\n", disk->name,
+	    scsi_type_name(info->type), size, disk->read_only ? ", read-only" : "", info->vendor,
+	    info->product, (unsigned)info->block_size,
+	    info->wwid[0] != '\0' ? info->wwid : "no designator");
+	g_string_append_printf(text,
+	    "    %" G_GUINT64_FORMAT " reads (%s), %" G_GUINT64_FORMAT
+	    " writes (%s), %" G_GUINT64_FORMAT " flushes, %" G_GUINT64_FORMAT
+	    " retries, %" G_GUINT64_FORMAT " errors\n",
+	    stats->reads, bytes_read, stats->writes, bytes_written, stats->flushes, stats->retries,
+	    stats->errors);
+}
+
+char *status_text(const struct mount *mount, const GPtrArray *targets)
+{
+	GString *text = g_string_new(NULL);
+
+	g_string_append_printf(text, "%s on %s\n", mount->source->text, mount->mountpoint);
+	for (unsigned i = 0; i < targets->len; i++) {
+		const struct target *target = g_ptr_array_index(targets, i);
+		const struct session *session = target_session(target);
+		unsigned count;
+		const struct lun_info *luns = target_luns(target, &count);
+
+		g_string_append_printf(
+		    text, "%s: %s", target_name(target), session_state_name(session));
+		if (session_address(session)[0] != '\0')
+			g_string_append_printf(text, " at %s", session_address(session));
+		g_string_append_printf(text, ", %u reconnects", session_reconnects(session));
+		if (session_last_error(session)[0] != '\0')
+			g_string_append_printf(
+			    text, ", last error: %s", session_last_error(session));
+		g_string_append_c(text, '\n');
+		for (unsigned k = 0; k < count; k++)
+			text_lun(text, target, &luns[k]);
+	}
+	return g_string_free(text, FALSE);
+}
+
+/* ---- JSON ---- */
+
+static void json_string(GString *json, const char *name, const char *value)
+{
+	g_autofree char *valid = g_utf8_make_valid(value, -1);
+
+	g_string_append_printf(json, "\"%s\": \"", name);
+	for (const char *c = valid; *c != '\0'; c++) {
+		if (*c == '"' || *c == '\\')
+			g_string_append_c(json, '\\');
+		if ((unsigned char)*c < ' ')
+			g_string_append_printf(json, "\\u%04x", (unsigned)*c);
+		else
+			g_string_append_c(json, *c);
+	}
+	g_string_append(json, "\", ");
+}
+
+static void json_number(GString *json, const char *name, uint64_t value)
+{
+	g_string_append_printf(json, "\"%s\": %" G_GUINT64_FORMAT ", ", name, value);
+}
+
+/* Ends what was opened with open: the comma of the last member becomes the end. */
+static void json_close(GString *json, const char *end)
+{
+	if (g_str_has_suffix(json->str, ", "))
+		g_string_truncate(json, json->len - 2);
+	g_string_append(json, end);
+}
+
+static void json_lun(GString *json, const struct target *target, const struct lun_info *info)
+{
+	const struct disk *disk = find_disk(target, info->lun);
+	struct disk_stats none = {.reads = 0};
+	const struct disk_stats *stats = disk != NULL ? disk_stats(disk->scsi) : &none;
+
+	g_string_append_c(json, '{');
+	json_number(json, "lun", info->lun);
+	json_string(json, "type", scsi_type_name(info->type));
+	json_string(json, "file", disk != NULL ? disk->name : "");
+	json_string(json, "reason", disk != NULL ? "" : lun_reason(info));
+	json_number(json, "size", disk != NULL ? disk->top->size : 0);
+	json_number(json, "block_size", info->block_size);
+	json_string(json, "vendor", info->vendor);
+	json_string(json, "product", info->product);
+	json_string(json, "serial", info->serial);
+	json_string(json, "wwid", info->wwid);
+	g_string_append_printf(
+	    json, "\"read_only\": %s, ", disk != NULL && !disk->read_only ? "false" : "true");
+	json_number(json, "reads", stats->reads);
+	json_number(json, "writes", stats->writes);
+	json_number(json, "flushes", stats->flushes);
+	json_number(json, "bytes_read", stats->bytes_read);
+	json_number(json, "bytes_written", stats->bytes_written);
+	json_number(json, "retries", stats->retries);
+	json_number(json, "errors", stats->errors);
+	json_close(json, "}, ");
+}
+
+static void json_target(GString *json, const struct target *target)
+{
+	const struct session *session = target_session(target);
+	unsigned count;
+	const struct lun_info *luns = target_luns(target, &count);
+
+	g_string_append_c(json, '{');
+	json_string(json, "name", target_name(target));
+	json_string(json, "state", session_state_name(session));
+	json_string(json, "address", session_address(session));
+	json_number(json, "reconnects", session_reconnects(session));
+	json_string(json, "last_error", session_last_error(session));
+	g_string_append(json, "\"luns\": [");
+	for (unsigned i = 0; i < count; i++)
+		json_lun(json, target, &luns[i]);
+	json_close(json, "]}, ");
+}
+
+char *status_json(const struct mount *mount, const GPtrArray *targets)
+{
+	GString *json = g_string_new("{");
+
+	json_string(json, "mountpoint", mount->mountpoint);
+	json_string(json, "source", mount->source->text);
+	g_string_append(json, "\"targets\": [");
+	for (unsigned i = 0; i < targets->len; i++)
+		json_target(json, g_ptr_array_index(targets, i));
+	json_close(json, "]}");
+	return g_string_free(json, FALSE);
+}

@@ -1,0 +1,124 @@
+/*
+ * disk.h - what disk.c (requests) and disk_part.c (their commands) share. Private to the room.
+ *
+ *   io --submit--> request --cut into--> part --execute--> port
+ *                     |  waits in the queue     |  waits in paused, where the target asked for
+ * later
+ *                     '---- done, when no part is out and nothing is left to send
+ *
+ * Invariants: a request is in the queue exactly while it may send a part now; it lives until its io
+ * is done. slots counts the parts, those at the port and those that pause: a target that is too
+ * busy gets no more. A part that is tried again keeps its slot, and its io is not done meanwhile
+ * (SAFETY.md 9).
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "lunfs/loop.h"
+#include "lunfs/pool.h"
+#include "lunfs/scsi.h"
+
+#define PART_IOVS      4   /* of an ordinary part: FUSE gives one, align up to three */
+#define PART_WIDE_IOVS 256 /* of one that a cache gives single pages */
+
+struct disk;
+
+struct disk_request {
+	struct disk *disk;
+	struct io *io;
+	struct disk_request *next;
+	bool queued;
+	bool syncing;    /* all is written; SYNCHRONIZE CACHE remains (IO_FUA without the bit) */
+	bool start_over; /* once its parts are back */
+	unsigned starts;
+	unsigned parts;    /* at the port or pausing */
+	uint64_t sent;     /* bytes of the io that went into parts */
+	int iov_index;     /* the next byte to send: in this iov of the io, */
+	size_t iov_offset; /* here */
+	uint64_t epoch;    /* in which it started */
+	int error;         /* the first of its parts */
+};
+
+enum part_kind { PART_READ, PART_WRITE, PART_WRITE_SAME, PART_SYNC };
+
+/* One command. */
+struct disk_part {
+	struct scsi_command command;
+	struct disk_request *request;
+	struct disk_part *next; /* in paused */
+	enum part_kind kind;
+	bool wide; /* of which slab */
+	uint64_t lba;
+	uint32_t blocks;
+	uint64_t covers; /* PART_SYNC: writes_done when it was sent */
+	unsigned retries, pause_ms;
+	int64_t due_ms, give_up_ms;
+	struct iovec iov[];
+};
+
+/* Lines a minute, and how many were held back. */
+struct disk_log {
+	int64_t since_ms;
+	unsigned lines, dropped;
+};
+
+struct disk {
+	struct block block;
+	struct loop *loop;
+	struct scsi_port *port;
+	struct lun_info info;
+	char *name;
+
+	bool closed; /* the port is away, or its LUN is another one */
+	/* what this target takes, as learnt from what it rejected */
+	bool short_cdbs; /* READ, WRITE(10) */
+	bool write_same, unmap;
+	enum { SYNC_16, SYNC_10, SYNC_NONE } sync;
+
+	struct disk_request *head, **tail; /* requests that have a part to send */
+	unsigned slots;
+	struct disk_part *paused;
+	GSource *pause_timer;
+	int64_t pause_end_ms;
+	unsigned patience_ms; /* for one command that the target puts off */
+
+	struct io *done_head, **done_tail; /* answered, not told yet; io->layer is the error */
+	struct loop_work done_work;
+
+	uint64_t writes_done,
+	    writes_stable; /* acknowledged; of these, known to be on stable storage */
+	bool writes_lost;  /* LOST came between the two: the next FLUSH cannot succeed */
+
+	struct slab requests, parts, wide_parts;
+	void *zeros;
+	struct disk_stats stats;
+	struct disk_log log;
+};
+
+/* ---- disk.c ---- */
+
+/* The target may have forgotten what was not flushed: notes it, and raises LOST. */
+void disk_lose(struct disk *disk);
+/* There is a volatile cache, and a command to empty it. */
+bool disk_flushes(const struct disk *disk);
+/* Sends what the slots allow. */
+void disk_run(struct disk *disk);
+/* A part of request has ended. Returns true when that was the last, and the request is to be
+ * completed. */
+bool request_part_ended(struct disk_request *request, int error);
+void request_complete(struct disk_request *request);
+/* The same at the end of the turn, for callers that are not the port. */
+void request_complete_later(struct disk_request *request);
+/* A line under the disk's name; only so many a minute. */
+void disk_tell(struct disk *disk, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- disk_part.c ---- */
+
+/* A part of request with room for niov iovs; NULL without memory. Takes a slot. */
+struct disk_part *part_new(struct disk_request *request, enum part_kind kind, int niov);
+/* Gives back one that was not sent. */
+void part_drop(struct disk_part *part);
+void part_send(struct disk_part *part);
+/* Ends the parts that pause, with error. */
+void parts_end_paused(struct disk *disk, int error);

@@ -1,0 +1,345 @@
+/*
+ * memory_block.c - a block made of memory, for tests: see memory_block.h.
+ *
+ * A FLUSH makes stable what was there when it was submitted, and no more: its flight carries a
+ * copy.
+ */
+#include "support/memory_block.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+struct flight {
+	struct io *io;
+	int error;
+	/* a FLUSH: content and written, when it was submitted */
+	uint8_t *content;
+	uint64_t *written;
+};
+
+static struct memory_block *memory_of(struct block *block)
+{
+	return (struct memory_block *)block; /* the first member */
+}
+
+static uint64_t memory_blocks(const struct memory_block *memory)
+{
+	return memory->block.size / memory->block.limits.block_size;
+}
+
+static void flight_free(void *data)
+{
+	struct flight *flight = data;
+	g_free(flight->content);
+	g_free(flight->written);
+	g_free(flight);
+}
+
+/* ---- rules ---- */
+
+static bool op_changes(enum io_op op)
+{
+	return op == IO_WRITE || op == IO_ZERO || op == IO_DISCARD;
+}
+
+static void memory_check_iovecs(const struct io *io)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < io->niov; i++) {
+		cr_assert(io->iov[i].iov_len > 0, "%s with an empty iovec", io_op_name(io->op));
+		sum += io->iov[i].iov_len;
+	}
+	if (io->op == IO_READ || io->op == IO_WRITE)
+		cr_assert(sum == io->length, "%s of %lu bytes has iovecs of %lu",
+		    io_op_name(io->op), (unsigned long)io->length, (unsigned long)sum);
+	else
+		cr_assert(io->niov == 0, "%s with data", io_op_name(io->op));
+}
+
+static void memory_check(const struct memory_block *memory, const struct io *io)
+{
+	uint32_t block_size = memory->block.limits.block_size;
+	uint64_t size = memory->block.size;
+	const char *name = io_op_name(io->op);
+
+	cr_assert(io->done, "%s without done()", name);
+	cr_assert(!(io->flags & ~(uint32_t)IO_FUA), "%s with unknown flags", name);
+	cr_assert(!io->flags || io->op == IO_WRITE || io->op == IO_ZERO, "%s with FUA", name);
+	memory_check_iovecs(io);
+	if (io->op == IO_FLUSH) {
+		cr_assert(io->offset == 0 && io->length == 0, "FLUSH with a range");
+		return;
+	}
+	cr_assert(io->length > 0, "%s of nothing", name);
+	cr_assert(io->offset % block_size == 0 && io->length % block_size == 0,
+	    "%s of %lu+%lu is not of whole blocks", name, (unsigned long)io->offset,
+	    (unsigned long)io->length);
+	cr_assert(io->length <= size && io->offset <= size - io->length, "%s beyond the end", name);
+	for (unsigned i = 0; i < memory->flights->len; i++) {
+		const struct io *other = ((struct flight *)memory->flights->pdata[i])->io;
+		cr_assert(other != io, "%s is submitted twice", name);
+		if (!op_changes(io->op) && !op_changes(other->op))
+			continue;
+		cr_assert(io->offset >= other->offset + other->length ||
+		              other->offset >= io->offset + io->length,
+		    "%s of %lu+%lu is sent while a %s of %lu+%lu is in flight", name,
+		    (unsigned long)io->offset, (unsigned long)io->length, io_op_name(other->op),
+		    (unsigned long)other->offset, (unsigned long)other->length);
+	}
+}
+
+/* ---- effects ---- */
+
+static void memory_make_stable(
+    struct memory_block *memory, uint64_t index, const uint8_t *content, uint64_t at)
+{
+	uint32_t block_size = memory->block.limits.block_size;
+
+	if (at <= memory->stable_at[index])
+		return;
+	memcpy(memory->stable + index * block_size, content + index * block_size, block_size);
+	memory->stable_at[index] = at;
+}
+
+static void memory_change(struct memory_block *memory, const struct io *io)
+{
+	uint32_t block_size = memory->block.limits.block_size;
+	uint8_t *to = memory->content + io->offset;
+
+	if (io->op == IO_WRITE) {
+		for (int i = 0; i < io->niov; i++) {
+			memcpy(to, io->iov[i].iov_base, io->iov[i].iov_len);
+			to += io->iov[i].iov_len;
+		}
+	} else {
+		memset(to, io->op == IO_ZERO ? 0 : MEMORY_DISCARDED, io->length);
+	}
+	memory->clock++;
+	for (uint64_t i = io->offset / block_size; i < (io->offset + io->length) / block_size;
+	     i++) {
+		memory->written[i] = memory->clock;
+		if (io->flags & IO_FUA)
+			memory_make_stable(memory, i, memory->content, memory->clock);
+	}
+}
+
+static void memory_read(const struct memory_block *memory, const struct io *io)
+{
+	const uint8_t *from = memory->content + io->offset;
+
+	for (int i = 0; i < io->niov; i++) {
+		memcpy(io->iov[i].iov_base, from, io->iov[i].iov_len);
+		from += io->iov[i].iov_len;
+	}
+}
+
+static void memory_do(struct memory_block *memory, const struct flight *flight)
+{
+	const struct io *io = flight->io;
+
+	if (io->op == IO_READ) {
+		memory_read(memory, io);
+	} else if (op_changes(io->op)) {
+		memory_change(memory, io);
+	} else {
+		for (uint64_t i = 0; i < memory_blocks(memory); i++)
+			memory_make_stable(memory, i, flight->content, flight->written[i]);
+	}
+}
+
+/* ---- the block ---- */
+
+static void memory_deliver(struct loop_work *work)
+{
+	struct memory_block *memory =
+	    (struct memory_block *)((char *)work - offsetof(struct memory_block, deliver));
+
+	/* What is submitted by a done() waits for the next time. */
+	for (unsigned left = memory->flights->len;
+	     left > 0 && memory->flights->len && !memory->held; left--)
+		memory_block_step(memory);
+	if (memory->flights->len && !memory->held)
+		loop_defer(memory->loop, &memory->deliver);
+}
+
+static void memory_submit(struct block *block, struct io *io)
+{
+	struct memory_block *memory = memory_of(block);
+	struct memory_record record = {io->op, io->flags, io->offset, io->length, io->niov};
+	struct flight *flight = g_new0(struct flight, 1);
+
+	memory_check(memory, io);
+	g_array_append_val(memory->records, record);
+	flight->io = io;
+	if (memory->fail_error && memory->fail_in-- == 0) {
+		flight->error = memory->fail_error;
+		memory->fail_error = 0;
+	}
+	if (io->op == IO_MAP)
+		flight->error = -EOPNOTSUPP;
+	if (io->op == IO_FLUSH) {
+		flight->content = g_memdup2(memory->content, block->size);
+		flight->written =
+		    g_memdup2(memory->written, memory_blocks(memory) * sizeof(*memory->written));
+	}
+	g_ptr_array_add(memory->flights, flight);
+	if (!memory->held)
+		loop_defer(memory->loop, &memory->deliver);
+}
+
+static void memory_free(struct block *block)
+{
+	struct memory_block *memory = memory_of(block);
+
+	cr_assert(
+	    memory->flights->len == 0, "freed with %u requests in flight", memory->flights->len);
+	loop_cancel(memory->loop, &memory->deliver);
+	g_ptr_array_unref(memory->flights);
+	g_array_unref(memory->records);
+	g_rand_free(memory->random);
+	g_free(memory->content);
+	g_free(memory->stable);
+	g_free(memory->written);
+	g_free(memory->stable_at);
+	g_free(memory);
+}
+
+static const struct block_ops memory_ops = {.submit = memory_submit, .free = memory_free};
+
+struct memory_block *memory_block_new(struct loop *loop, uint64_t size, uint32_t block_size)
+{
+	struct memory_block *memory = g_new0(struct memory_block, 1);
+
+	block_stack(&memory->block, &memory_ops, NULL);
+	memory->block.size = size;
+	memory->block.limits = (struct block_limits){
+	    .block_size = block_size,
+	    .optimal_size = 256 << 10,
+	    .fua = true,
+	    .volatile_cache = true,
+	};
+	memory->loop = loop;
+	memory->deliver.run = memory_deliver;
+	memory->content = g_malloc0(size);
+	memory->stable = g_malloc0(size);
+	memory->written = g_new0(uint64_t, memory_blocks(memory));
+	memory->stable_at = g_new0(uint64_t, memory_blocks(memory));
+	memory->records = g_array_new(FALSE, FALSE, sizeof(struct memory_record));
+	memory->flights = g_ptr_array_new_with_free_func(flight_free);
+	memory->random = g_rand_new_with_seed(1);
+	return memory;
+}
+
+/* ---- commands ---- */
+
+void memory_block_fill(struct memory_block *memory, const uint8_t *content)
+{
+	memcpy(memory->content, content, memory->block.size);
+	memcpy(memory->stable, content, memory->block.size);
+}
+
+void memory_block_hold(struct memory_block *memory, bool hold)
+{
+	memory->held = hold;
+	if (!hold && memory->flights->len)
+		loop_defer(memory->loop, &memory->deliver);
+}
+
+void memory_block_shuffle(struct memory_block *memory, uint32_t seed)
+{
+	g_rand_set_seed(memory->random, seed);
+	memory->shuffled = true;
+}
+
+static unsigned memory_pick(struct memory_block *memory)
+{
+	unsigned count = memory->flights->len;
+	return memory->shuffled ? (unsigned)g_rand_int_range(memory->random, 0, (gint32)count) : 0;
+}
+
+bool memory_block_step(struct memory_block *memory)
+{
+	if (!memory->flights->len)
+		return false;
+	struct flight *flight = g_ptr_array_steal_index(memory->flights, memory_pick(memory));
+	struct io *io = flight->io;
+	int error = flight->error;
+	if (!error)
+		memory_do(memory, flight);
+	flight_free(flight);
+	io->done(io, error);
+	return true;
+}
+
+void memory_block_step_all(struct memory_block *memory)
+{
+	while (memory_block_step(memory))
+		;
+}
+
+unsigned memory_block_in_flight(const struct memory_block *memory)
+{
+	return memory->flights->len;
+}
+
+const struct io *memory_block_peek(const struct memory_block *memory, unsigned index)
+{
+	cr_assert(
+	    index < memory->flights->len, "only %u requests are in flight", memory->flights->len);
+	return ((struct flight *)memory->flights->pdata[index])->io;
+}
+
+void memory_block_fail(struct memory_block *memory, unsigned skip, int error)
+{
+	memory->fail_in = skip;
+	memory->fail_error = error;
+}
+
+void memory_block_crash(struct memory_block *memory, int error)
+{
+	uint32_t block_size = memory->block.limits.block_size;
+	g_autoptr(GPtrArray) lost = g_steal_pointer(&memory->flights);
+
+	memory->flights = g_ptr_array_new_with_free_func(flight_free);
+	for (unsigned i = 0; i < lost->len; i++) {
+		struct io in_flight = *((struct flight *)lost->pdata[i])->io;
+		in_flight.flags = 0; /* FUA is a promise only once it is done */
+		if (op_changes(in_flight.op))
+			memory_change(memory, &in_flight);
+	}
+	for (uint64_t i = 0; i < memory_blocks(memory); i++) {
+		if (memory->written[i] == memory->stable_at[i])
+			continue;
+		if (g_rand_boolean(memory->random))
+			memory_make_stable(memory, i, memory->content, memory->written[i]);
+		memcpy(
+		    memory->content + i * block_size, memory->stable + i * block_size, block_size);
+		memory->written[i] = memory->stable_at[i];
+	}
+	block_raise(&memory->block, BLOCK_LOST);
+	for (unsigned i = 0; i < lost->len; i++) {
+		struct io *io = ((struct flight *)lost->pdata[i])->io;
+		io->done(io, error);
+	}
+}
+
+const struct memory_record *memory_block_record(const struct memory_block *memory, unsigned index)
+{
+	cr_assert(index < memory->records->len, "only %u requests came", memory->records->len);
+	return &g_array_index(memory->records, struct memory_record, index);
+}
+
+unsigned memory_block_count(const struct memory_block *memory, enum io_op op)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < memory->records->len; i++)
+		count += memory_block_record(memory, i)->op == op;
+	return count;
+}
+
+void memory_block_forget_records(struct memory_block *memory)
+{
+	g_array_set_size(memory->records, 0);
+}

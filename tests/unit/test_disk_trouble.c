@@ -1,0 +1,312 @@
+/*
+ * test_disk_trouble.c - a disk above a scripted port that fails, is busy, forgets, and goes away.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <glib.h>
+#include <string.h>
+
+#include "support/disk_bench.h"
+#include "support/seed.h"
+
+Test(disk, an_error_of_one_part_ends_the_request_after_the_last_part)
+{
+	struct bench bench;
+	g_autofree uint8_t *data = g_malloc(4 * MIB);
+	struct request request;
+	unsigned parts;
+
+	bench_open(&bench);
+	parts = 4 * MIB / bench.disk->limits.optimal_size;
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_MEDIUM_ERROR, 0x11, 0});
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = 0x88, .hold = true});
+	request_start(&request, &bench, IO_READ, 0, data, 4 * MIB);
+	bench_settle(&bench);
+	cr_assert_eq(bench.port->held->len, parts - 1, "all but the one that failed");
+	for (unsigned i = 1; i < parts; i++) {
+		cr_assert_eq(request.calls, 0, "its buffer is still in use");
+		scripted_port_release(bench.port, 0);
+		bench_settle(&bench);
+	}
+	cr_assert_eq(request_wait(&request), -EIO);
+	bench_close(&bench);
+}
+
+static void expect_errno(uint8_t opcode, enum io_op op, struct sense sense, int error)
+{
+	struct bench bench;
+	uint8_t data[512] = {0};
+
+	bench_open(&bench);
+	scripted_port_sense(bench.port, opcode, 0, sense);
+	cr_expect_eq(bench_do(&bench, op, 0, data, 512), error);
+	bench_close(&bench);
+}
+
+Test(disk, errors_reach_the_user_as_errno)
+{
+	expect_errno(0x88, IO_READ, (struct sense){SENSE_MEDIUM_ERROR, 0x11, 0}, -EIO);
+	expect_errno(0x8a, IO_WRITE, (struct sense){SENSE_DATA_PROTECT, 0x27, 0x07}, -ENOSPC);
+	expect_errno(0x8a, IO_WRITE, (struct sense){SENSE_DATA_PROTECT, 0x27, 0x00}, -EROFS);
+	expect_errno(0x88, IO_READ, (struct sense){SENSE_NOT_READY, 0x3a, 0x00}, -ENOMEDIUM);
+	expect_errno(0x88, IO_READ, (struct sense){SENSE_ILLEGAL_REQUEST, 0x24, 0x00}, -EIO);
+	expect_errno(0x88, IO_READ, (struct sense){SENSE_ABORTED_COMMAND, 0x4b, 0x00}, -EIO);
+}
+
+Test(disk, retries_at_once_ten_times_invisibly)
+{
+	struct bench bench;
+	uint8_t data[512] = "again";
+
+	bench_open(&bench);
+	scripted_port_sense(bench.port, 0x8a, 10, (struct sense){SENSE_ABORTED_COMMAND, 0x4b, 0});
+	cr_assert_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	cr_expect_str_eq((const char *)scripted_lun_block(bench.lun, 0, false), "again");
+	cr_expect_eq(disk_stats(bench.disk)->retries, 10);
+	scripted_port_sense(bench.port, 0x8a, 11, (struct sense){SENSE_ABORTED_COMMAND, 0x4b, 0});
+	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), -EIO);
+	bench_close(&bench);
+}
+
+Test(disk, a_busy_target_is_asked_again_after_growing_pauses)
+{
+	struct bench bench;
+	uint8_t data[512] = "again";
+
+	bench_open(&bench);
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x8a, .times = 2, .status = SAM_BUSY});
+	scripted_port_rule(bench.port,
+	    (struct scripted_rule){.opcode = 0x8a, .times = 2, .status = SAM_TASK_SET_FULL});
+	cr_assert_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	for (unsigned i = 0; i < 4; i++) /* 10, 20, 40, 80 */
+		cr_expect_geq(scripted_port_nth(bench.port, 0x8a, i + 1)->at_ms -
+		                  scripted_port_nth(bench.port, 0x8a, i)->at_ms,
+		    (10 << i) - 1);
+	cr_expect_eq(scripted_port_count(bench.port, 0x8a), 5);
+	bench_close(&bench);
+}
+
+Test(disk, a_target_that_stays_busy_is_an_error_in_the_end)
+{
+	struct bench bench;
+	uint8_t data[512];
+	int64_t start = clock_ms();
+
+	bench_open(&bench);
+	cr_assert_eq(((struct disk *)bench.disk)->patience_ms, 30000);
+	((struct disk *)bench.disk)->patience_ms = 300;
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = 0x88, .status = SAM_BUSY});
+	cr_expect_eq(bench_do(&bench, IO_READ, 0, data, 512), -EIO);
+	cr_expect_geq(clock_ms() - start, 299);
+	bench_close(&bench);
+}
+
+Test(disk, a_reset_raises_lost_before_the_command_is_done)
+{
+	struct bench bench;
+	uint8_t data[512];
+	struct request request;
+
+	bench_open(&bench);
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 1});
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = 0x88, .hold = true});
+	request_start(&request, &bench, IO_READ, 0, data, 512);
+	bench_settle(&bench);
+	cr_expect_eq(request.calls, 0);
+	cr_expect_eq(bench.lost, 1);
+	cr_expect_eq(bench.disk->epoch, 1);
+	scripted_port_release(bench.port, 0);
+	cr_expect_eq(request_wait(&request), 0);
+	bench_close(&bench);
+}
+
+Test(disk, other_unit_attentions_are_no_loss)
+{
+	struct bench bench;
+	uint8_t data[512];
+
+	bench_open(&bench);
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x2a, 0x09});
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x3f, 0x0e});
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x28, 0x00});
+	cr_assert_eq(bench_do(&bench, IO_READ, 0, data, 512), 0);
+	cr_expect_eq(bench.lost, 0);
+	cr_expect_eq(bench.changed, 1, "a medium that may be another");
+	bench_close(&bench);
+}
+
+Test(disk, a_flush_after_lost_writes_fails_once)
+{
+	struct bench bench;
+	uint8_t data[512] = "gone";
+
+	bench_open(&bench);
+	cr_assert_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	scripted_port_forget(bench.port, 0);
+	scripted_port_sense(bench.port, 0x91, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	cr_expect_eq(
+	    bench_do(&bench, IO_FLUSH, 0, NULL, 0), -EIO, "the write is not on stable storage");
+	cr_expect_eq(bench_do(&bench, IO_FLUSH, 0, NULL, 0), 0);
+	/* all was flushed: a restart takes nothing */
+	cr_assert_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	cr_expect_eq(bench_do(&bench, IO_FLUSH, 0, NULL, 0), 0);
+	scripted_port_sense(bench.port, 0x91, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	cr_expect_eq(bench_do(&bench, IO_FLUSH, 0, NULL, 0), 0);
+	bench_close(&bench);
+}
+
+Test(disk, a_write_that_lost_crossed_is_done_again_before_it_is_acknowledged)
+{
+	struct bench bench;
+	uint8_t data[512] = "twice", read[512];
+	struct request request;
+
+	bench_open(&bench);
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x8a, .times = 1, .done_but_held = true});
+	scripted_port_sense(bench.port, 0x88, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	request_start(&request, &bench, IO_WRITE, 0, data, 512);
+	scripted_port_forget(bench.port, 0); /* power failure: done there, not stable */
+	cr_assert_eq(bench_do(&bench, IO_READ, 4096, read, 512), 0); /* the first to hear of it */
+	scripted_port_release(bench.port, 0);
+	cr_assert_eq(request_wait(&request), 0);
+	cr_expect_eq(scripted_port_count(bench.port, 0x8a), 2);
+	cr_expect_not_null(scripted_lun_block(bench.lun, 0, false));
+	cr_expect_eq(bench_do(&bench, IO_FLUSH, 0, NULL, 0), 0);
+	cr_expect_not_null(scripted_lun_block(bench.lun, 0, true));
+	bench_close(&bench);
+}
+
+Test(disk, a_lost_port_ends_what_waits_and_refuses_what_comes)
+{
+	struct bench bench;
+	static uint8_t data[512];
+	struct request requests[200], paused;
+
+	bench_open(&bench);
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x88, .times = 1, .status = SAM_BUSY});
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = 0x88, .hold = true});
+	request_start(&paused, &bench, IO_READ, 0, data, 512);
+	for (unsigned i = 0; i < 200; i++)
+		request_start(&requests[i], &bench, IO_READ, i * 512, data, 512);
+	scripted_port_lose(bench.port);
+	disk_port_lost(bench.disk);
+	cr_expect_eq(bench.lost, 1);
+	bench_settle(&bench);
+	cr_expect_eq(paused.error, -EIO);
+	for (unsigned i = 0; i < 200; i++)
+		cr_expect(requests[i].calls == 1 && requests[i].error == -EIO, "%u", i);
+	bench.port->away = false;
+	bench.port->rules->len = 0;
+	bench.port->seen->len = 0;
+	cr_expect_eq(bench_do(&bench, IO_READ, 0, data, 512), -EIO, "closed until verified");
+	cr_expect_eq(bench.port->seen->len, 0);
+	cr_expect(disk_verify(bench.disk, &bench.info));
+	cr_expect_eq(bench.back, 1);
+	cr_expect_eq(bench_do(&bench, IO_READ, 0, data, 512), 0);
+	bench_close(&bench);
+}
+
+Test(disk, data_never_goes_to_another_lun)
+{
+	struct bench bench;
+	struct lun_info other;
+	uint8_t data[512] = {0};
+
+	bench_open(&bench);
+	disk_port_lost(bench.disk);
+	other = bench.info;
+	strcpy(other.wwid, "naa.6001405ffffffff");
+	cr_expect_not(disk_verify(bench.disk, &other));
+	other = bench.info;
+	strcpy(other.serial, "S2");
+	cr_expect_not(disk_verify(bench.disk, &other));
+	other = bench.info;
+	other.block_size = 4096;
+	cr_expect_not(disk_verify(bench.disk, &other));
+	other = bench.info;
+	other.blocks--;
+	cr_expect_not(disk_verify(bench.disk, &other));
+	other = bench.info;
+	strcpy(other.fault, "no medium");
+	cr_expect_not(disk_verify(bench.disk, &other));
+	cr_expect_eq(bench.gone, 5);
+	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), -EIO);
+	cr_expect_eq(bench.port->seen->len, 0);
+	other = bench.info;
+	other.blocks += 100;
+	cr_expect(disk_verify(bench.disk, &other));
+	cr_expect_eq(bench.disk->size, bench.info.blocks * 512, "the old size");
+	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	bench_close(&bench);
+}
+
+/* Random requests above a port that fails in every way that passes; a shadow tells what must be
+ * there. */
+Test(disk, keeps_its_data_through_random_trouble, .timeout = 60)
+{
+	struct bench bench;
+	struct lun_info info = ordinary;
+	uint32_t seed = test_seed("disk");
+	g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+	g_autofree uint8_t *shadow = g_malloc0(MIB), *data = g_malloc(MIB);
+
+	info.blocks = MIB / 512;
+	info.fua = g_rand_boolean(rand);
+	info.max_transfer = (uint32_t)g_rand_int_range(rand, 0, 300);
+	bench_open_as(&bench, info);
+	for (int i = 0; i < 500; i++) {
+		uint64_t from = (uint64_t)g_rand_int_range(rand, 0, 2048);
+		uint64_t count = (uint64_t)g_rand_int_range(rand, 1, MIN(600, 2049 - (gint32)from));
+		uint32_t flags = g_rand_int_range(rand, 0, 4) == 0 ? IO_FUA : 0;
+		enum io_op op = (enum io_op[]){
+		    IO_READ, IO_WRITE, IO_ZERO, IO_FLUSH}[g_rand_int_range(rand, 0, 4)];
+
+		if (g_rand_int_range(rand, 0, 3) == 0)
+			scripted_port_sense(bench.port, -1, (unsigned)g_rand_int_range(rand, 1, 4),
+			    (struct sense){SENSE_UNIT_ATTENTION, 0x2a, 0x09});
+		if (g_rand_int_range(rand, 0, 40) == 0)
+			scripted_port_rule(bench.port,
+			    (struct scripted_rule){.opcode = -1, .times = 1, .status = SAM_BUSY});
+		from *= 512, count *= 512;
+		memset(data, g_rand_int_range(rand, 0, 256), count);
+		if (op == IO_FLUSH)
+			from = count = 0;
+		cr_assert_eq(bench_do_flagged(&bench, op, from,
+		                 op == IO_READ || op == IO_WRITE ? data : NULL, count, flags),
+		    0, "seed %u", seed);
+		if (op == IO_READ)
+			cr_assert_arr_eq(data, shadow + from, count, "seed %u", seed);
+		else if (op == IO_WRITE)
+			memcpy(shadow + from, data, count);
+		else if (op == IO_ZERO)
+			memset(shadow + from, 0, count);
+	}
+	bench_close(&bench);
+}
+
+Test(disk, a_cancelled_request_that_the_target_aborts_ends_there)
+{
+	struct bench bench;
+	uint8_t data[512] = {0};
+	bool cancelled = false;
+	struct request request = {.bench = &bench,
+	    .iov = {data, 512},
+	    .io = {.op = IO_WRITE, .length = 512, .niov = 1, .cancelled = &cancelled}};
+
+	bench_open(&bench);
+	request.io.iov = &request.iov;
+	scripted_port_rule(bench.port,
+	    (struct scripted_rule){
+	        .opcode = 0x8a, .times = 1, .status = SAM_TASK_ABORTED, .done_but_held = true});
+	request_submit(&request);
+	cancelled = true;
+	bench_settle(&bench);
+	cr_assert_eq(request.calls, 0, "the target still has its buffer");
+	scripted_port_release(bench.port, 0);
+	cr_assert_eq(request_wait(&request), -EINTR);
+	cr_expect_eq(scripted_port_count(bench.port, 0x8a), 1);
+	bench_close(&bench);
+}
