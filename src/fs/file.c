@@ -92,12 +92,25 @@ static void reply_open(fuse_req_t req, struct handle *handle)
 		handle_free(handle);
 }
 
+/* All pages of the node were dropped, after it had had so many fills. */
+static void node_pages_dropped(struct node *node, uint64_t fills)
+{
+	if (node->cache_fills == fills)
+		node->cached_start = node->cached_end = 0;
+}
+
+static void node_fill_cache(struct node *node, uint64_t start, uint64_t end)
+{
+	node->cached_start = node->cached_end == 0 ? start : MIN(node->cached_start, start);
+	node->cached_end = MAX(node->cached_end, end);
+	node->cache_fills++;
+}
+
 static void reply_opened(struct request *request)
 {
 	struct node *node = request->node;
 
-	if (node->cached_handles == 0)
-		node->cached = false;
+	node_pages_dropped(node, request->written);
 	reply_open(request->req, request->handle);
 }
 
@@ -115,7 +128,7 @@ void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 		return;
 	}
 	struct handle *handle = handle_new(node, req, info->flags);
-	if (!handle->direct || !node->cached || node->cached_handles > 0) {
+	if (!handle->direct || node->cached_end == 0 || node->cached_handles > 0) {
 		reply_open(req, handle);
 		return;
 	}
@@ -124,7 +137,8 @@ void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 	struct request *request = request_new(fs, req, node, handle, reply_opened);
 	request->opens = true;
 	request->stale_end = node->block->size;
-	request_drop_pages(request);
+	request->written = node->cache_fills;
+	request_drop_and_reply(request);
 }
 
 void file_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
@@ -155,12 +169,12 @@ void file_read(
 		fuse_reply_buf(req, NULL, 0);
 		return;
 	}
-	if (!is_direct(info))
-		node->cached = true;
 	struct request *request = request_new(fs, req, node, handle_of(info), reply_read);
 	request->io.op = IO_READ;
 	request->io.offset = start;
 	request->io.length = MIN(MIN(size, TRANSFER_MAX), node->block->size - start);
+	if (!is_direct(info))
+		node_fill_cache(node, start, start + request->io.length);
 	request_read(request);
 }
 
@@ -193,19 +207,7 @@ static void request_restore_mark(struct request *request)
 
 static void reply_write(struct request *request)
 {
-	struct node *node = request->node;
-	uint64_t page_size = request->fs->page_size;
-	uint64_t page = request->io.offset & ~(page_size - 1);
-
 	request_restore_mark(request);
-	/*
-	 * A page that a buffered WRITE begins in, and zeros end in, is locked by the writer until
-	 * it has its answer: it is dropped right behind.
-	 */
-	if (request->zero.length != 0 && request->stale_end == page && page < request->io.offset &&
-	    node->cached)
-		invalidator_drop(
-		    request->fs->invalidator, node, page, page + page_size, NULL, NULL);
 	if (request->error != 0)
 		fuse_reply_err(request->req, -request->error);
 	else
@@ -262,8 +264,12 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		request->stale_start = request->zero.length != 0 ? request->stale_start : start;
 		request->stale_end = start + length;
 	} else {
-		node->cached = true;
-		request->stale_end &= ~(fs->page_size - 1);
+		/* The page in which the zeros end and the data begins may be locked by the writer.
+		 */
+		request->bounded = request->zero.length != 0 && start % fs->page_size != 0;
+		if (request->bounded && !node_is_cached(node, start - start % fs->page_size, start))
+			request->stale_end = start - start % fs->page_size;
+		node_fill_cache(node, start, start + length);
 	}
 	request_submit(request);
 }
@@ -288,6 +294,33 @@ static struct handle *handle_just_opened(const struct node *node, pid_t thread)
 	return NULL;
 }
 
+struct forgetting {
+	struct node *node;
+	uint64_t from, fills;
+};
+
+static void pages_forgotten(void *data)
+{
+	struct forgetting *forgetting = data;
+
+	if (forgetting->from == 0)
+		node_pages_dropped(forgetting->node, forgetting->fills);
+	g_free(forgetting);
+}
+
+/*
+ * Pages beyond the mark are as good as gone for the one who truncated. Dropping them now, without
+ * waiting, has them out of the way when the writes come.
+ */
+static void file_forget_pages(struct node *node, uint64_t from)
+{
+	struct forgetting *forgetting = g_new(struct forgetting, 1);
+
+	*forgetting = (struct forgetting){.node = node, .from = from, .fills = node->cache_fills};
+	invalidator_drop(
+	    node->fs->invalidator, node, from, node->block->size, pages_forgotten, forgetting);
+}
+
 void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info)
 {
 	struct handle *handle =
@@ -304,11 +337,13 @@ void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse
 			fuse_reply_err(req, EINVAL);
 	} else if (handle->mark == MARK_NONE || size <= handle->mark) {
 		handle->mark = size;
+		if (node_is_cached(node, size, node->block->size))
+			file_forget_pages(node, size);
 		attributes_reply(req, node);
 	} else {
 		struct request *request = request_new(node->fs, req, node, handle, reply_truncated);
 
-		request->writes = request->kernel_holds_pages = true;
+		request->writes = request->bounded = true;
 		request_zero_gap(request, handle, size, size);
 		request_submit(request);
 	}
@@ -341,7 +376,7 @@ void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t
 	}
 	end = MIN(end, node->block->size);
 	struct request *request = request_new(fs, req, node, handle, reply_done);
-	request->writes = request->kernel_holds_pages = true;
+	request->writes = request->bounded = true;
 	if (zero && start < end)
 		request->io = (struct io){.op = IO_ZERO, .offset = start, .length = end - start};
 	/* Allocating makes a file longer, by zeros. */

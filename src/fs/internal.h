@@ -40,7 +40,11 @@ struct node {
 	bool read_only;
 	char **attributes;      /* name, value, ..., NULL */
 	struct handle *handles; /* the latest first */
-	bool cached;            /* the kernel may hold pages of it (SAFETY.md 21) */
+	/*
+	 * What the kernel may hold pages of (SAFETY.md 21): [cached_start, cached_end) has all that was served to its
+	 * page cache since the last full drop, in cache_fills READs and WRITEs.
+	 */
+	uint64_t cached_start, cached_end, cache_fills;
 	unsigned cached_handles, writes_in_flight;
 	/* Writes completed, and how many of those a successful FLUSH covers. */
 	uint64_t written, flushed;
@@ -70,12 +74,16 @@ struct request {
 	struct iovec iov;
 	void *buffer;
 	size_t buffer_size;
-	int pending, error;
-	bool abandoned; /* what was not sent yet need not be */
-	bool opens;     /* the handle has no other owner yet */
-	bool writes, kernel_holds_pages;
+	int pending, error; /* I/O that is not done; the first error */
+	bool abandoned;     /* what was not sent yet need not be */
+	bool opens;         /* the handle has no other owner yet */
+	bool writes;
 	/* [start, end) that the kernel has to forget before the reply; none where start == end */
 	uint64_t stale_start, stale_end;
+	void (*dropped)(struct request *request); /* what comes next when it has */
+	unsigned drops;                           /* jobs of the invalidator that are not done */
+	bool answered, bounded;                   /* bounded: dropping may have to wait for our reply */
+	GSource *drop_timer;
 	uint64_t zero_mark, written; /* what they were when it started */
 	GSource *grace;
 };
@@ -129,6 +137,8 @@ void file_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
     struct fuse_file_info *info);
 /* SETATTR's size; answers req. info is NULL for truncate(2) and O_TRUNC. */
 void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info);
+/* May the kernel hold pages of [start, end)? */
+bool node_is_cached(const struct node *node, uint64_t start, uint64_t end);
 /* Are there writes that no successful FLUSH covers, or may soon be? */
 bool file_is_unflushed(const struct node *node);
 void file_event(struct block *block, enum block_event event, void *data);
@@ -144,7 +154,7 @@ void request_submit(struct request *request);
  * little memory. */
 void request_read(struct request *request);
 /* Without any I/O: has the kernel drop [stale_start, stale_end), and reply() follows. */
-void request_drop_pages(struct request *request);
+void request_drop_and_reply(struct request *request);
 void request_free(struct request *request);
 /* Answers with -error now and lets its I/O end by itself. */
 void request_abandon(struct request *request, int error);

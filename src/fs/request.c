@@ -119,6 +119,7 @@ void request_free(struct request *request)
 	struct fs *fs = request->fs;
 
 	loop_remove(&request->grace);
+	loop_remove(&request->drop_timer);
 	request_unlink(&fs->requests, request);
 	pool_put(fs->pool, request->buffer, request->buffer_size);
 	slab_put(&fs->requests_slab, request);
@@ -127,43 +128,68 @@ void request_free(struct request *request)
 		request_wake_parked(fs);
 }
 
-/* ---- the way through ---- */
-
 static void request_answer(struct request *request)
 {
+	loop_remove(&request->grace);
 	if (request->req != NULL)
 		request->reply(request);
-	request_free(request);
+	request->req = NULL;
+	request->answered = true;
+	if (request->drops == 0)
+		request_free(request);
+}
+
+/* ---- pages of the kernel ---- */
+
+static void request_go_on(struct request *request)
+{
+	void (*next)(struct request * request) = request->dropped;
+
+	loop_remove(&request->drop_timer);
+	request->dropped = NULL;
+	if (next != NULL)
+		next(request);
+	else if (request->answered)
+		request_free(request);
 }
 
 static void request_pages_dropped(void *data)
 {
 	struct request *request = data;
 
-	if (--request->pending == 0)
-		request_answer(request);
+	if (--request->drops == 0)
+		request_go_on(request);
 }
 
-/* The time is up: the answer goes out, the request stays until the pages are dropped. */
+/* The time is up: it goes on without, and stays until the pages are dropped. */
 static void request_drop_expired(void *data)
 {
-	struct request *request = data;
-
-	loop_remove(&request->grace);
-	if (request->req != NULL)
-		request->reply(request);
-	request->req = NULL;
+	request_go_on(data);
 }
 
-void request_drop_pages(struct request *request)
+/* Has the kernel drop what is stale, then goes on with next. */
+static void request_drop_pages(struct request *request, void (*next)(struct request *request))
 {
-	request->pending = 1;
+	request->dropped = next;
+	request->drops++;
 	invalidator_drop(request->fs->invalidator, request->node, request->stale_start,
 	    request->stale_end, request_pages_dropped, request);
-	if (request->kernel_holds_pages)
-		request->grace =
+	if (request->bounded)
+		request->drop_timer =
 		    loop_timer(request->fs->loop, DROP_MS, request_drop_expired, request);
 }
+
+void request_drop_and_reply(struct request *request)
+{
+	request_drop_pages(request, request_answer);
+}
+
+bool node_is_cached(const struct node *node, uint64_t start, uint64_t end)
+{
+	return start < end && start < node->cached_end && end > node->cached_start;
+}
+
+/* ---- the way through ---- */
 
 static void request_finish(struct request *request)
 {
@@ -176,8 +202,8 @@ static void request_finish(struct request *request)
 			node->written++;
 		node_touch(node);
 	}
-	if (node->cached && request->stale_start < request->stale_end)
-		request_drop_pages(request);
+	if (node_is_cached(node, request->stale_start, request->stale_end))
+		request_drop_pages(request, request_answer);
 	else
 		request_answer(request);
 }
@@ -200,7 +226,7 @@ static void request_zero_done(struct io *io, int error)
 	request_io_done((struct request *)((char *)io - offsetof(struct request, zero)), error);
 }
 
-void request_submit(struct request *request)
+static void request_send(struct request *request)
 {
 	struct block *block = request->node->block;
 	bool zero = request->zero.length != 0;
@@ -222,6 +248,19 @@ void request_submit(struct request *request)
 		request->io.cancelled = &request->abandoned;
 		block_submit(block, &request->io);
 	}
+}
+
+void request_submit(struct request *request)
+{
+	/*
+	 * What somebody wrote through a mapping, before, must not land on the zeros, later:
+	 * dropping pages writes the changed ones out.
+	 */
+	if (request->zero.length != 0 &&
+	    node_is_cached(request->node, request->stale_start, request->stale_end))
+		request_drop_pages(request, request_send);
+	else
+		request_send(request);
 }
 
 /* ---- READs, and memory for them ---- */

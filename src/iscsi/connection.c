@@ -185,7 +185,7 @@ void connection_drop(struct connection *connection, const char *reason)
 static void connection_expired(void *data)
 {
 	struct connection *connection = data;
-	double seconds = connection->timeout_ms / 1000.0;
+	const double seconds = (connection->timeout_ms + 50) / 100 / 10.0; /* to a tenth */
 
 	loop_remove(&connection->timer);
 	if (connection->state == CONNECTING)

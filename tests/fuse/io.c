@@ -275,11 +275,12 @@ Test(io, buffered_reads_see_what_asynchronous_direct_writes_have_written)
 	struct iocb iocb[AIO_DEPTH], *batch[AIO_DEPTH];
 	struct io_event events[AIO_DEPTH];
 	io_context_t context = NULL;
+	unsigned rounds = (unsigned)scaled(60);
 
 	cr_assert(io_setup(AIO_DEPTH, &context) == 0);
 	for (unsigned i = 0; i < AIO_DEPTH; i++)
 		page[i] = aligned_buffer(4096);
-	for (unsigned round = 0; round < scaled(60); round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		for (unsigned i = 0; i < AIO_DEPTH; i++) /* the pages are in the cache, old */
 			must_pread(buffered, found, 4096, i * 8192);
 		for (unsigned i = 0; i < AIO_DEPTH; i++) {
@@ -361,11 +362,12 @@ Test(io, every_handle_sees_the_latest_write_of_every_other)
 	struct scene scene = scene_with_disk(MIB(1), 512);
 	const int flags[] = {O_RDWR, O_RDWR | O_DIRECT, O_RDWR | O_SYNC};
 	unsigned char *written = aligned_buffer(4096), *found = aligned_buffer(4096);
+	unsigned rounds = (unsigned)scaled(100);
 	int fds[G_N_ELEMENTS(flags)];
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(flags); i++)
 		fds[i] = must_open(scene.file, flags[i]);
-	for (unsigned round = 0; round < scaled(100); round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		unsigned writer = round % G_N_ELEMENTS(flags);
 
 		pattern_fill(written, 4096, round, writer);
