@@ -294,31 +294,30 @@ static struct handle *handle_just_opened(const struct node *node, pid_t thread)
 	return NULL;
 }
 
-struct forgetting {
-	struct node *node;
-	uint64_t from, fills;
-};
-
-static void pages_forgotten(void *data)
+/* The mark was set: pages beyond it are as good as gone. */
+static void reply_mark_set(struct request *request)
 {
-	struct forgetting *forgetting = data;
-
-	if (forgetting->from == 0)
-		node_pages_dropped(forgetting->node, forgetting->fills);
-	g_free(forgetting);
+	if (request->drops == 0 && request->stale_start == 0)
+		node_pages_dropped(request->node, request->written);
+	attributes_reply(request->req, request->node);
 }
 
-/*
- * Pages beyond the mark are as good as gone for the one who truncated. Dropping them now, without
- * waiting, has them out of the way when the writes come.
- */
-static void file_forget_pages(struct node *node, uint64_t from)
+static void file_set_mark(fuse_req_t req, struct handle *handle, uint64_t mark)
 {
-	struct forgetting *forgetting = g_new(struct forgetting, 1);
+	struct node *node = handle->node;
 
-	*forgetting = (struct forgetting){.node = node, .from = from, .fills = node->cache_fills};
-	invalidator_drop(
-	    node->fs->invalidator, node, from, node->block->size, pages_forgotten, forgetting);
+	handle->mark = mark;
+	if (!node_is_cached(node, mark, node->block->size)) {
+		attributes_reply(req, node);
+		return;
+	}
+	/* Dropped now they are out of the way when the writes come. */
+	struct request *request = request_new(node->fs, req, node, handle, reply_mark_set);
+	request->stale_start = mark;
+	request->stale_end = node->block->size;
+	request->bounded = true;
+	request->written = node->cache_fills;
+	request_drop_and_reply(request);
 }
 
 void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info)
@@ -336,10 +335,7 @@ void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse
 		else
 			fuse_reply_err(req, EINVAL);
 	} else if (handle->mark == MARK_NONE || size <= handle->mark) {
-		handle->mark = size;
-		if (node_is_cached(node, size, node->block->size))
-			file_forget_pages(node, size);
-		attributes_reply(req, node);
+		file_set_mark(req, handle, size);
 	} else {
 		struct request *request = request_new(node->fs, req, node, handle, reply_truncated);
 

@@ -41,8 +41,8 @@ struct node {
 	char **attributes;      /* name, value, ..., NULL */
 	struct handle *handles; /* the latest first */
 	/*
-	 * What the kernel may hold pages of (SAFETY.md 21): [cached_start, cached_end) has all that was served to its
-	 * page cache since the last full drop, in cache_fills READs and WRITEs.
+	 * What the kernel may hold pages of (SAFETY.md 21): [cached_start, cached_end) has all that
+	 * was served to its page cache since the last full drop, in cache_fills READs and WRITEs.
 	 */
 	uint64_t cached_start, cached_end, cache_fills;
 	unsigned cached_handles, writes_in_flight;
@@ -82,9 +82,10 @@ struct request {
 	uint64_t stale_start, stale_end;
 	void (*dropped)(struct request *request); /* what comes next when it has */
 	unsigned drops;                           /* jobs of the invalidator that are not done */
-	bool answered, bounded;                   /* bounded: dropping may have to wait for our reply */
+	bool answered, bounded; /* bounded: dropping may have to wait for our reply */
 	GSource *drop_timer;
-	uint64_t zero_mark, written; /* what they were when it started */
+	uint64_t zero_mark,
+	    written; /* what mark, and node->written or cache_fills, were when it started */
 	GSource *grace;
 };
 

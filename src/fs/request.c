@@ -25,7 +25,7 @@
  * ftruncate() holds back the write-out of the file's dirty pages until it is answered, and dropping
  * such a page waits for its write-out: dropping is waited for no longer than this.
  */
-#define DROP_MS 200u
+#define DROP_MS 50u
 
 static void request_wake_parked(struct fs *fs);
 

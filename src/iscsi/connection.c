@@ -265,13 +265,15 @@ static void connection_ready(int fd, GIOCondition condition, void *data)
 	connection_service(data, revents);
 }
 
-/* Asks libiscsi anew what it waits for. */
+/* Asks libiscsi anew what it waits for. What this turn will send anyhow needs no waiting: changing a watch costs. */
 static void connection_watch(struct connection *connection)
 {
 	int fd = iscsi_get_fd(connection->context);
 	int events = iscsi_which_events(connection->context);
-	GIOCondition wanted = (events & POLLIN ? G_IO_IN : 0) | (events & POLLOUT ? G_IO_OUT : 0);
+	GIOCondition wanted = events & POLLIN ? G_IO_IN : 0;
 
+	if ((events & POLLOUT) && !connection->sender.queued)
+		wanted |= G_IO_OUT;
 	if (connection->watch != NULL && fd != connection->watched_fd)
 		loop_remove(&connection->watch);
 	if (connection->watch == NULL)

@@ -42,7 +42,6 @@ Test(lifecycle, help_and_version_end_with_0)
 
 	cr_assert(strstr(must_lunfs(stage, "--help"), "SOURCE"));
 	cr_assert(strstr(must_lunfs(stage, "--version"), "lunfs"));
-	cr_assert(strstr(must_lunfs(stage, "mount --help"), "MOUNTPOINT"));
 }
 
 Test(lifecycle, mount_returns_when_the_tree_is_ready)
@@ -68,7 +67,9 @@ Test(lifecycle, umount_leaves_the_data_at_the_target_and_no_process)
 	close(fd);
 	cr_assert(lunfs_daemon() > 0);
 	must_lunfs(scene.stage, "umount %s", scene.mnt);
-	cr_assert_eq(lunfs_daemon(), 0, "the process is there after 'lunfs umount'");
+	/* under a tool it still writes its report: await() then has patience */
+	cr_assert(await(patience(1) - 1, daemon_is_gone, NULL),
+	    "the process is there after 'lunfs umount'");
 	cr_assert(!is_mounted(scene.mnt));
 	must_hold(scene.backing, bytes, sizeof(bytes), 99);
 }
