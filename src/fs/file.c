@@ -35,7 +35,7 @@ static struct handle *handle_of(const struct fuse_file_info *info)
 
 static bool is_direct(const struct fuse_file_info *info)
 {
-	return info->lock_owner != 0 || (info->flags & O_DIRECT) != 0;
+	return !info->writepage && (info->lock_owner != 0 || (info->flags & O_DIRECT) != 0);
 }
 
 /* ---- open and release ---- */
@@ -264,11 +264,13 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		request->stale_start = request->zero.length != 0 ? request->stale_start : start;
 		request->stale_end = start + length;
 	} else {
-		/* The page in which the zeros end and the data begins may be locked by the writer.
+		/*
+		 * The writer may have its first page locked until it is answered: that one, where
+		 * the zeros end in it, or in the way of whatever else is to be dropped before.
 		 */
-		request->bounded = request->zero.length != 0 && start % fs->page_size != 0;
-		if (request->bounded && !node_is_cached(node, start - start % fs->page_size, start))
-			request->stale_end = start - start % fs->page_size;
+		request->bounded = request->zero.length != 0;
+		if (!node_is_cached(node, start - start % fs->page_size, start))
+			request->stale_end = MIN(request->stale_end, start - start % fs->page_size);
 		node_fill_cache(node, start, start + length);
 	}
 	request_submit(request);

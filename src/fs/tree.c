@@ -183,7 +183,7 @@ static void tree_readdir(
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
-	g_autofree char *buffer = g_malloc(size);
+	char *buffer = g_malloc(size);
 	for (off_t i = offset; (node = directory_entry(directory, (size_t)i, &name)) != NULL; i++) {
 		struct stat stat = {.st_ino = node->ino, .st_mode = node->mode};
 		size_t length =
@@ -194,6 +194,7 @@ static void tree_readdir(
 		used += length;
 	}
 	fuse_reply_buf(req, buffer, used);
+	g_free(buffer);
 }
 
 /* What makes or removes names: the target's LUNs are the names there are. */

@@ -185,20 +185,22 @@ void connection_drop(struct connection *connection, const char *reason)
 static void connection_expired(void *data)
 {
 	struct connection *connection = data;
-	const double seconds = (connection->timeout_ms + 50) / 100 / 10.0; /* to a tenth */
+	unsigned ms = connection->timeout_ms;
+	g_autofree char *time =
+	    ms < 1000 ? g_strdup_printf("%u ms", ms) : g_strdup_printf("%u s", (ms + 500) / 1000);
 
 	loop_remove(&connection->timer);
 	if (connection->state == CONNECTING)
 		connection_set_error(
-		    connection, g_strdup_printf("%s does not answer (no connection within %g s): "
+		    connection, g_strdup_printf("%s does not answer (no connection within %s): "
 		                                "check the address, the port and "
 		                                "firewalls",
-		                    connection->address, seconds));
+		                    connection->address, time));
 	else
 		connection_set_error(connection,
 		    g_strdup_printf(
-		        "%s accepted the connection, but does not answer the login (within %g s)",
-		        connection->address, seconds));
+		        "%s accepted the connection, but does not answer the login (within %s)",
+		        connection->address, time));
 	connection_down(connection);
 }
 
@@ -265,7 +267,8 @@ static void connection_ready(int fd, GIOCondition condition, void *data)
 	connection_service(data, revents);
 }
 
-/* Asks libiscsi anew what it waits for. What this turn will send anyhow needs no waiting: changing a watch costs. */
+/* Asks libiscsi anew what it waits for. What this turn will send anyhow needs no waiting: changing
+ * a watch costs. */
 static void connection_watch(struct connection *connection)
 {
 	int fd = iscsi_get_fd(connection->context);

@@ -56,22 +56,6 @@ static void append_string(GString *line, const char *text)
 	g_string_append_c(line, '"');
 }
 
-char *control_format(const char *event, va_list pairs)
-{
-	GString *line = g_string_new("{\"event\": ");
-	const char *name;
-
-	append_string(line, event);
-	while ((name = va_arg(pairs, const char *)) != NULL) {
-		g_string_append(line, ", ");
-		append_string(line, name);
-		g_string_append(line, ": ");
-		append_string(line, va_arg(pairs, const char *));
-	}
-	g_string_append(line, "}\n");
-	return g_string_free(line, FALSE);
-}
-
 GHashTable *control_parse(const char *line)
 {
 	g_autoptr(GVariant) object =
@@ -117,16 +101,26 @@ static void client_hang_up(gpointer data)
 
 void control_reply(struct control_client *client, const char *event, ...)
 {
+	g_autoptr(GString) line = g_string_new("{\"event\": ");
+	const char *name;
 	va_list pairs;
 
 	if (client->control == NULL)
 		return;
+	append_string(line, event);
 	va_start(pairs, event);
-	g_autofree char *line = control_format(event, pairs);
+	while ((name = va_arg(pairs, const char *)) !=
+	       NULL) { // NOLINT(clang-analyzer-valist.Uninitialized)
+		g_string_append(line, ", ");
+		append_string(line, name);
+		g_string_append(line, ": ");
+		append_string(line, va_arg(pairs, const char *));
+	}
 	va_end(pairs);
+	g_string_append(line, "}\n");
 	/* A client that does not read is not waited for. */
-	if (send(client->fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT) !=
-	    (ssize_t)strlen(line))
+	if (send(client->fd, line->str, line->len, MSG_NOSIGNAL | MSG_DONTWAIT) !=
+	    (ssize_t)line->len)
 		g_ptr_array_remove(client->control->clients, client);
 }
 

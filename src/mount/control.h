@@ -29,6 +29,5 @@ void control_reply(struct control_client *client, const char *event, ...) G_GNUC
 struct control_client *control_client_ref(struct control_client *client);
 void control_client_unref(struct control_client *client);
 
-/* {"name": "value", ...} as a line, and back; NULL where it is none. */
-char *control_format(const char *event, va_list pairs);
+/* {"name": "value", ...} as a table; NULL where it is none. */
 GHashTable *control_parse(const char *line);
