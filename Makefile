@@ -55,6 +55,7 @@ say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
 
 .PHONY: all demo demo-stop check check-asan check-tsan check-valgrind lint format bench install uninstall clean deps deps-dev deps-bench
 all: $(BUILD)/lunfs
+	@:
 
 $(BUILD)/lunfs: $(BUILD)/src/cli/main.o $(BUILD)/liblunfs.a
 	$(call say,LINK)
