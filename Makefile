@@ -110,8 +110,9 @@ check-asan:
 	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined $(tests:$(BUILD)/%=build/asan/%)
 	@tests/run build/asan asan
 check-tsan:
-	@$(MAKE) --no-print-directory BUILD=build/tsan SANITIZE=thread $(tests:$(BUILD)/%=build/tsan/%)
-	@tests/run build/tsan tsan
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZE=thread $(BUILD)/tsan/lunfs
+	@$(MAKE) --no-print-directory $(tests)
+	@tests/run $(BUILD) tsan
 check-valgrind:
 	@$(MAKE) --no-print-directory $(tests)
 	@tests/run $(BUILD) valgrind
@@ -127,7 +128,7 @@ lint: deps-dev
 	  --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	  --suppress=varFuncNullUB --suppress=unknownMacro --suppress=preprocessorErrorDirective src
 	@echo '  LINT  clang-tidy'
-	@printf '%s\n' $(LIB_SRC) src/cli/main.c | xargs -P $$(nproc) -n 4 sh -c 'clang-tidy --quiet "$$@" 2>/dev/null -- \
+	@printf '%s\n' $(LIB_SRC) src/cli/main.c | xargs -P $$(nproc) -n 1 sh -c 'clang-tidy --quiet "$$@" 2>/dev/null -- \
 	  $(CSTD) -Iinclude -D_GNU_SOURCE -DFUSE_USE_VERSION=314 -DLUNFS_VERSION="\"x\"" $(PKG_CFLAGS)' clang-tidy
 
 format:

@@ -28,6 +28,14 @@
 /* Up to this size a WRITE is copied and its buffer, of 1 MiB and more, used again at once. */
 #define COPY_MAX (32u << 10)
 
+/*
+ * Dropping a page may wait for our own reply: ftruncate() holds back the write-out of changed pages
+ * until it is answered, and a buffered WRITE has the page that it begins in locked, if that was not
+ * read before. Dropping is waited for no longer than this then.
+ */
+#define TRUNCATE_DROP_MS 1000u
+#define WRITE_DROP_MS    50u
+
 static struct handle *handle_of(const struct fuse_file_info *info)
 {
 	return (struct handle *)(uintptr_t)info->fh; // NOLINT(performance-no-int-to-ptr)
@@ -268,7 +276,7 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		 * The writer may have its first page locked until it is answered: that one, where
 		 * the zeros end in it, or in the way of whatever else is to be dropped before.
 		 */
-		request->bounded = request->zero.length != 0;
+		request->drop_bound_ms = request->zero.length != 0 ? WRITE_DROP_MS : 0;
 		if (!node_is_cached(node, start - start % fs->page_size, start))
 			request->stale_end = MIN(request->stale_end, start - start % fs->page_size);
 		node_fill_cache(node, start, start + length);
@@ -317,7 +325,7 @@ static void file_set_mark(fuse_req_t req, struct handle *handle, uint64_t mark)
 	struct request *request = request_new(node->fs, req, node, handle, reply_mark_set);
 	request->stale_start = mark;
 	request->stale_end = node->block->size;
-	request->bounded = true;
+	request->drop_bound_ms = TRUNCATE_DROP_MS;
 	request->written = node->cache_fills;
 	request_drop_and_reply(request);
 }
@@ -341,7 +349,8 @@ void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse
 	} else {
 		struct request *request = request_new(node->fs, req, node, handle, reply_truncated);
 
-		request->writes = request->bounded = true;
+		request->writes = true;
+		request->drop_bound_ms = TRUNCATE_DROP_MS;
 		request_zero_gap(request, handle, size, size);
 		request_submit(request);
 	}
@@ -374,7 +383,8 @@ void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t
 	}
 	end = MIN(end, node->block->size);
 	struct request *request = request_new(fs, req, node, handle, reply_done);
-	request->writes = request->bounded = true;
+	request->writes = true;
+	request->drop_bound_ms = TRUNCATE_DROP_MS;
 	if (zero && start < end)
 		request->io = (struct io){.op = IO_ZERO, .offset = start, .length = end - start};
 	/* Allocating makes a file longer, by zeros. */

@@ -82,7 +82,8 @@ struct request {
 	uint64_t stale_start, stale_end;
 	void (*dropped)(struct request *request); /* what comes next when it has */
 	unsigned drops;                           /* jobs of the invalidator that are not done */
-	bool answered, bounded; /* bounded: dropping may have to wait for our reply */
+	unsigned drop_bound_ms; /* for how long it is waited for; 0: until it has */
+	bool answered;
 	GSource *drop_timer;
 	uint64_t zero_mark,
 	    written; /* what mark, and node->written or cache_fills, were when it started */

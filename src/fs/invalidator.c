@@ -8,6 +8,19 @@
 #include "internal.h"
 #include "lunfs/loop.h"
 
+/*
+ * ThreadSanitizer does not see through GLib's queues, so it is told where a job passes from one
+ * thread to the other.
+ */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define job_give(job) __tsan_release(job)
+#define job_take(job) __tsan_acquire(job)
+#else
+#define job_give(job) ((void)(job))
+#define job_take(job) ((void)(job))
+#endif
+
 struct job {
 	struct invalidator *invalidator; /* NULL: the end */
 	fuse_ino_t id;
@@ -27,6 +40,7 @@ static gboolean invalidator_job_done(gpointer data)
 {
 	struct job *job = data;
 
+	job_take(job);
 	job->invalidator->unfinished--;
 	if (job->done != NULL)
 		job->done(job->data);
@@ -41,6 +55,7 @@ static gpointer invalidator_run(gpointer data)
 	for (;;) {
 		struct job *job = g_async_queue_pop(invalidator->jobs);
 
+		job_take(job);
 		if (job->invalidator == NULL) {
 			g_free(job);
 			return NULL;
@@ -48,6 +63,7 @@ static gpointer invalidator_run(gpointer data)
 		/* An error means that the kernel knows no such inode any more: nothing to drop. */
 		(void)fuse_lowlevel_notify_inval_inode(invalidator->fs->session, job->id,
 		    (off_t)job->start, (off_t)(job->end - job->start));
+		job_give(job);
 		g_main_context_invoke_full(loop_context(invalidator->fs->loop), G_PRIORITY_DEFAULT,
 		    invalidator_job_done, job, NULL);
 	}
@@ -62,6 +78,7 @@ void invalidator_drop(struct invalidator *invalidator, const struct node *node, 
 	invalidator->unfinished++;
 	if (invalidator->thread == NULL)
 		invalidator->thread = g_thread_new("invalidator", invalidator_run, invalidator);
+	job_give(job);
 	g_async_queue_push(invalidator->jobs, job);
 }
 
@@ -79,7 +96,10 @@ void invalidator_free(struct invalidator *invalidator)
 	if (invalidator == NULL)
 		return;
 	if (invalidator->thread != NULL) {
-		g_async_queue_push(invalidator->jobs, g_new0(struct job, 1));
+		struct job *end = g_new0(struct job, 1);
+
+		job_give(end);
+		g_async_queue_push(invalidator->jobs, end);
 		g_thread_join(invalidator->thread);
 		while (invalidator->unfinished > 0)
 			g_main_context_iteration(loop_context(invalidator->fs->loop), TRUE);

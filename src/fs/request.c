@@ -21,11 +21,6 @@
 /* How long a request with a signal pending that does not kill waits before it is answered with
  * EINTR. */
 #define GRACE_MS 1000u
-/*
- * ftruncate() holds back the write-out of the file's dirty pages until it is answered, and dropping
- * such a page waits for its write-out: dropping is waited for no longer than this.
- */
-#define DROP_MS 50u
 
 static void request_wake_parked(struct fs *fs);
 
@@ -174,9 +169,9 @@ static void request_drop_pages(struct request *request, void (*next)(struct requ
 	request->drops++;
 	invalidator_drop(request->fs->invalidator, request->node, request->stale_start,
 	    request->stale_end, request_pages_dropped, request);
-	if (request->bounded)
-		request->drop_timer =
-		    loop_timer(request->fs->loop, DROP_MS, request_drop_expired, request);
+	if (request->drop_bound_ms != 0)
+		request->drop_timer = loop_timer(
+		    request->fs->loop, request->drop_bound_ms, request_drop_expired, request);
 }
 
 void request_drop_and_reply(struct request *request)
