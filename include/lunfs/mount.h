@@ -45,7 +45,7 @@ void target_free(struct target *target);
 struct disk {
 	struct lun_info info;
 	char *name; /* of the file: "lun0.img" */
-	bool read_only;
+	bool read_only, verified; /* seen to be the same since the session came back */
 	struct block *top, *scsi;
 };
 /*

@@ -68,6 +68,8 @@ static unsigned dial_time_left(const struct dial *dial)
 
 static void dial_finish(struct dial *dial, struct connection *connection, bool refused)
 {
+	if (connection == NULL && dial->error == NULL)
+		dial->error = g_strdup_printf("%s was not reached in time", dial->portal.host);
 	struct dial_result result = {
 	    .connection = connection, .error = dial->error, .refused = refused};
 

@@ -49,6 +49,7 @@ static void discovery_report(struct loop_work *work)
 	    (struct discovery *)((char *)work - offsetof(struct discovery, reporter));
 
 	loop_remove(&discovery->timer);
+	connection_free(g_steal_pointer(&discovery->connection)); /* nothing more is to come */
 	discovery->done(discovery->targets, discovery->error, discovery->data);
 }
 

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -118,17 +119,34 @@ static void relay_read_user(int fd, GIOCondition condition, void *data)
 	relay_write(relay, stream);
 }
 
-/* Looks at, and mends, the whole PDU in the buffer. */
-static void relay_mend(struct relay *relay, uint8_t *pdu, size_t data_length)
+/*
+ * MaxRecvDataSegmentLength is 512 or more (RFC 7143, 13.12); libiscsi cuts data into pieces of it
+ * for ever, if it is 0. text ends with a NUL beyond its length.
+ */
+static bool text_is_sane(const char *text, size_t length)
+{
+	static const char key[] = "MaxRecvDataSegmentLength=";
+
+	for (size_t at = 0; at < length; at += strlen(text + at) + 1)
+		if (g_str_has_prefix(text + at, key) &&
+		    strtoul(text + at + strlen(key), NULL, 10) < 512)
+			return false;
+	return true;
+}
+
+/* Looks at, and mends, the whole PDU in the buffer. False where it is not to be passed on. */
+static bool relay_mend(struct relay *relay, uint8_t *pdu, size_t data_length)
 {
 	size_t padding = -data_length & 3;
 
 	if ((pdu[0] & 0x3f) != OPCODE_LOGIN_RESPONSE)
-		return;
+		return true;
 	memset(pdu + HEADER_LENGTH + data_length, 0, padding);
 	relay->login_status = get_be16(pdu + 36);
 	relay->over = relay->login_status >> 8 == 0 && (pdu[1] & LOGIN_TRANSIT) != 0 &&
 	              (pdu[1] & LOGIN_NEXT_STAGE) == LOGIN_FULL_FEATURE;
+	pdu[HEADER_LENGTH + data_length + padding] = '\0';
+	return text_is_sane((const char *)pdu + HEADER_LENGTH, data_length);
 }
 
 static void relay_read_target(int fd, GIOCondition condition, void *data)
@@ -149,8 +167,10 @@ static void relay_read_target(int fd, GIOCondition condition, void *data)
 				return;
 			}
 			if (stream->length == whole) {
-				relay_mend(relay, stream->buffer, data_length);
-				break;
+				if (relay_mend(relay, stream->buffer, data_length))
+					break;
+				relay_hang_up(relay);
+				return;
 			}
 		}
 		ssize_t n = recv(fd, stream->buffer + stream->length, whole - stream->length, 0);
@@ -169,8 +189,8 @@ static void relay_read_target(int fd, GIOCondition condition, void *data)
 
 static void stream_init(struct stream *stream, int from, int to)
 {
-	*stream =
-	    (struct stream){.from = from, .to = to, .buffer = g_malloc(HEADER_LENGTH + DATA_LIMIT)};
+	*stream = (struct stream){
+	    .from = from, .to = to, .buffer = g_malloc(HEADER_LENGTH + DATA_LIMIT + 1)};
 }
 
 static void stream_clear(struct stream *stream)

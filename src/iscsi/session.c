@@ -43,6 +43,7 @@
 #define TICK_MS      500u
 #define PAUSE_MIN_MS 100u
 #define PAUSE_MAX_MS 5000u
+#define STEADY_MS    10000 /* a session that stood for so long is dialed again at once */
 
 enum session_state { DIALING, READY, WAITING, FAILED, CLOSING, CLOSED };
 
@@ -69,7 +70,7 @@ struct session {
 	GPtrArray *sending; /* tasks of WRITEs that are done, whose data is maybe not sent yet */
 	struct loop_work deliverer;
 	uint64_t canary;
-	int64_t heard_ms, noop_sent_ms; /* noop_sent_ms: 0 where none is on its way */
+	int64_t ready_ms, heard_ms, noop_sent_ms; /* noop_sent_ms: 0 where none is on its way */
 };
 
 static void session_dial(struct session *session);
@@ -172,26 +173,44 @@ static void session_drained(struct session *session)
 static bool command_take_answer(
     struct scsi_command *command, int status, const struct scsi_task *task)
 {
+	bool done = status == SCSI_STATUS_GOOD || status == SCSI_STATUS_CONDITION_MET;
+
 	command->status = (uint8_t)status;
 	command->received = command->length;
 	if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
 		command->received = task->residual < command->length
 		                        ? command->length - (uint32_t)task->residual
 		                        : 0;
-	if (status == SCSI_STATUS_CHECK_CONDITION) {
+	if (status == SCSI_STATUS_CHECK_CONDITION)
 		command->sense = (struct sense){
 		    .key = (uint8_t)task->sense.key,
 		    .asc = (uint8_t)(task->sense.ascq >> 8),
 		    .ascq = (uint8_t)task->sense.ascq,
 		};
-		return true;
-	}
-	if (!command->exact || status != SCSI_STATUS_GOOD)
+	/* Two bytes of length, and no sense data of less than 8: libiscsi read what was not there.
+	 */
+	if (status == SCSI_STATUS_CHECK_CONDITION && task->datain.size < 2 + 8)
+		command->sense = (struct sense){.key = SENSE_NO_SENSE};
+	/* Done, also by a RECOVERED ERROR, means that all the data is there. */
+	done |=
+	    status == SCSI_STATUS_CHECK_CONDITION && command->sense.key == SENSE_RECOVERED_ERROR;
+	if (!command->exact || !done)
 		return true;
 	if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
 		return false;
 	return command->direction != SCSI_DATA_IN ||
 	       !canary_survives(command->iov, command->niov, command->canary);
+}
+
+/*
+ * With its reconnection off libiscsi cancels everything at a fault and says that all is well. Where
+ * nobody is closing the connection it is to be dropped.
+ */
+static void session_cancelled(struct session *session)
+{
+	if (session->connection != NULL)
+		connection_drop(
+		    session->connection, "the target broke the protocol, or closed the connection");
 }
 
 static void session_answered(
@@ -205,10 +224,13 @@ static void session_answered(
 	(void)data;
 	switch (status) {
 	case SCSI_STATUS_CANCELLED:
-		return; /* the session is being lost: session_lost() has the list */
+		session_cancelled(session);
+		return; /* session_lost() has the list */
 	case SCSI_STATUS_ERROR:
 	case SCSI_STATUS_TIMEOUT:
+		/* Rejected, or answered with nonsense: it may still be at work at the target. */
 		command->error = -EIO;
+		connection_drop(session->connection, "the target broke the protocol");
 		break;
 	default:
 		if (!command_take_answer(command, status, task)) {
@@ -294,6 +316,8 @@ static void session_noop_answered(
 
 	(void)context;
 	(void)data;
+	if (status == SCSI_STATUS_CANCELLED)
+		session_cancelled(session);
 	if (status != SCSI_STATUS_GOOD)
 		return;
 	session->heard_ms = clock_ms();
@@ -306,9 +330,11 @@ static void session_keep_alive(struct session *session, int64_t now)
 
 	if (login->noop_interval_ms == 0)
 		return;
+	/* Any answer since is a sign of life. */
+	if (session->heard_ms >= session->noop_sent_ms)
+		session->noop_sent_ms = 0;
 	if (session->noop_sent_ms != 0) {
-		if (now - session->noop_sent_ms > login->noop_timeout_ms &&
-		    session->heard_ms < session->noop_sent_ms)
+		if (now - session->noop_sent_ms > login->noop_timeout_ms)
 			connection_drop(session->connection,
 			    "no answer to a NOP-Out: the target or the network is away");
 		return;
@@ -321,6 +347,15 @@ static void session_keep_alive(struct session *session, int64_t now)
 	connection_send(session->connection, false);
 }
 
+static bool list_is_overdue(const struct command_list *list, int64_t now)
+{
+	for (const struct scsi_command *command = list->first; command != NULL;
+	     command = command->next)
+		if (now >= command->deadline_ms)
+			return true;
+	return false;
+}
+
 static void session_tick(void *data)
 {
 	struct session *session = data;
@@ -328,15 +363,10 @@ static void session_tick(void *data)
 
 	if (session->state != READY)
 		return;
-	for (struct scsi_command *command = session->outstanding.first; command != NULL;
-	     command = command->next) {
-		if (now >= command->deadline_ms) {
-			connection_drop(
-			    session->connection, "a command was not answered within its time");
-			return;
-		}
-	}
-	session_keep_alive(session, now);
+	if (list_is_overdue(&session->outstanding, now) || list_is_overdue(&session->early, now))
+		connection_drop(session->connection, "a command was not done within its time");
+	else
+		session_keep_alive(session, now);
 }
 
 /* ---- going up and down ---- */
@@ -375,8 +405,8 @@ static void session_return_commands(struct session *session)
 		command->error = -EIO;
 		list_append(&session->ended, command);
 	}
-	loop_cancel(session->loop, &session->deliverer);
 	session_deliver(session);
+	loop_cancel(session->loop, &session->deliverer);
 }
 
 static void session_lost(struct session *session, const char *reason)
@@ -386,6 +416,9 @@ static void session_lost(struct session *session, const char *reason)
 		session_farewell(session);
 		return;
 	}
+	/* One that is lost as soon as it stands is not dialed in a hurry. */
+	if (clock_ms() - session->ready_ms > STEADY_MS)
+		session->pause_ms = 0;
 	session_wait(session);
 	connection_free(g_steal_pointer(&session->connection));
 	log_warning("%s: session lost: %s", session->login->target, session->last_error);
@@ -401,9 +434,8 @@ static void session_dialed(const struct dial_result *result, void *data)
 		session->connection = result->connection;
 		connection_hand_over(session->connection, session_connection_event, session);
 		dial_free(g_steal_pointer(&session->dial));
-		session->heard_ms = clock_ms();
+		session->heard_ms = session->ready_ms = clock_ms();
 		session->noop_sent_ms = 0;
-		session->pause_ms = 0;
 		session_set_state(session, READY);
 		if (session->was_ready) {
 			session->reconnects++;
@@ -478,9 +510,10 @@ static void session_logged_out(
 	struct session *session = private_data;
 
 	(void)context;
+	(void)status;
 	(void)data;
-	if (status == SCSI_STATUS_CANCELLED)
-		return;
+	if (session->connection == NULL)
+		return; /* it is being freed */
 	loop_remove(&session->farewell);
 	session->farewell = loop_timer(session->loop, 0, session_farewell, session);
 }
@@ -491,6 +524,7 @@ void session_close(struct session *session, unsigned timeout_ms)
 
 	session_set_state(session, CLOSING);
 	loop_remove(&session->pause);
+	dial_free(g_steal_pointer(&session->dial));
 	if (ready && iscsi_logout_async(
 	                 connection_context(session->connection), session_logged_out, session) == 0)
 		connection_send(session->connection, false);

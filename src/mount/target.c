@@ -13,6 +13,9 @@
 #include "lunfs/loop.h"
 #include "lunfs/mount.h"
 
+/* How long a target that is back gets to show a disk, before it is asked again. */
+#define RECHECK_MS 2000u
+
 struct target {
 	struct loop *loop;
 	struct login login;
@@ -26,6 +29,8 @@ struct target {
 
 	struct session *session;
 	struct probe *probe;
+	GSource *recheck; /* disks that were not seen again */
+	bool probed_again;
 	struct loop_work retry; /* at the next portal: not from inside the session's event */
 	GArray *luns;           /* of struct lun_info */
 	GPtrArray *disks;
@@ -75,21 +80,34 @@ static void target_try_portal(struct loop_work *work)
 static void target_first_probe_done(
     struct target *target, const struct lun_info *luns, unsigned count, const char *error)
 {
+	/* Another target's probe may take longer than this session lasts: it is asked again then.
+	 */
+	g_array_set_size(target->luns, 0);
 	if (error == NULL)
 		g_array_append_vals(target->luns, luns, count);
 	target_tell(target, error);
 }
 
-/* After a loss: is each disk still the one it was? */
-static void target_verify_disks(struct target *target, const struct lun_info *luns, unsigned count)
+static void target_probe_again(void *data);
+
+/* After a loss: is each disk still the one it was? False while one is not seen to be. */
+static bool target_verify_disks(struct target *target, const struct lun_info *luns, unsigned count)
 {
+	bool all = true;
+
 	for (unsigned i = 0; i < target->disks->len; i++) {
 		struct disk *disk = g_ptr_array_index(target->disks, i);
+		bool same = false;
 
-		for (unsigned k = 0; k < count; k++)
-			if (luns[k].lun == disk->info.lun)
-				disk_verify(disk->scsi, &luns[k]);
+		for (unsigned k = 0; k < count && !disk->verified; k++)
+			if (luns[k].lun == disk->info.lun && luns[k].fault[0] == '\0')
+				same = disk_verify(disk->scsi, &luns[k]);
+		disk->verified |= same;
+		if (!disk->verified && !target->probed_again)
+			log_warning("%s: %s is not there again yet", target->name, disk->name);
+		all &= disk->verified;
 	}
+	return all;
 }
 
 static void target_probe_done(
@@ -97,12 +115,43 @@ static void target_probe_done(
 {
 	struct target *target = data;
 
-	if (target->disks == NULL)
+	if (target->disks == NULL) {
 		target_first_probe_done(target, luns, count, error);
-	else if (error == NULL)
-		target_verify_disks(target, luns, count);
-	else
+		return;
+	}
+	if (error != NULL && !target->probed_again)
 		log_warning("%s: %s", target->name, error);
+	if (error == NULL && target_verify_disks(target, luns, count))
+		return;
+	/* A target that restarts shows its LUNs when it is ready to. */
+	target->probed_again = true;
+	loop_remove(&target->recheck);
+	target->recheck = loop_timer(target->loop, RECHECK_MS, target_probe_again, target);
+}
+
+static void target_probe(struct target *target)
+{
+	loop_remove(&target->recheck);
+	probe_free(target->probe);
+	target->probe = probe_start(
+	    session_port(target->session), target->loop, target->lun, target_probe_done, target);
+}
+
+static void target_probe_again(void *data)
+{
+	target_probe(data);
+}
+
+static void target_session_lost(struct target *target)
+{
+	loop_remove(&target->recheck);
+	target->probed_again = false;
+	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
+		struct disk *disk = g_ptr_array_index(target->disks, i);
+
+		disk->verified = false;
+		disk_port_lost(disk->scsi);
+	}
 }
 
 static void target_session_event(
@@ -110,15 +159,13 @@ static void target_session_event(
 {
 	struct target *target = data;
 
+	(void)session;
 	switch (event) {
 	case SESSION_READY:
-		probe_free(target->probe);
-		target->probe = probe_start(
-		    session_port(session), target->loop, target->lun, target_probe_done, target);
+		target_probe(target);
 		break;
 	case SESSION_LOST:
-		for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++)
-			disk_port_lost(((struct disk *)g_ptr_array_index(target->disks, i))->scsi);
+		target_session_lost(target);
 		break;
 	case SESSION_FAILED:
 		if (target->next_portal < target->portals->len)
@@ -215,6 +262,8 @@ void target_close(
 {
 	target->closed = closed;
 	target->data = data;
+	loop_remove(&target->recheck);
+	loop_cancel(target->loop, &target->retry);
 	session_close(target->session, timeout_ms);
 }
 
@@ -232,6 +281,7 @@ void target_free(struct target *target)
 	if (target == NULL)
 		return;
 	loop_cancel(target->loop, &target->retry);
+	loop_remove(&target->recheck);
 	target->probed = NULL;
 	session_free(target->session);
 	probe_free(target->probe);
