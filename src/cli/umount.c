@@ -6,13 +6,17 @@
  * the process logs out and ends, which closes the socket. A mount whose process died is only taken
  * out.
  */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "lunfs/mount.h"
+
+#define LAST_MOMENT_MS 5000
 
 struct flush {
 	char *error;
@@ -33,31 +37,47 @@ static void flush_line(GHashTable *answer, void *data)
 		flush->error = g_strdup(error);
 }
 
-static void wait_for_end(int fd)
+/* A handle on the process behind the socket; -1 where there is none, as in another namespace. */
+static int process_of(int fd)
+{
+	struct ucred peer = {.pid = 0};
+	socklen_t size = sizeof peer;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.pid <= 0)
+		return -1;
+	return (int)syscall(SYS_pidfd_open, peer.pid, 0);
+}
+
+/* The socket is closed when the mount's process is done, and it is gone a moment later. */
+static void wait_for_end(int fd, int process)
 {
 	char rest[256];
 
 	while (read(fd, rest, sizeof rest) > 0)
 		;
+	if (process >= 0)
+		(void)poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, LAST_MOMENT_MS);
 }
 
 static int unmount(const struct mounted *mounted)
 {
 	struct flush flush = {.terminal = isatty(STDERR_FILENO) != 0};
 	int fd = control_connect(mounted);
+	int process = fd >= 0 ? process_of(fd) : -1;
 	GError *error = NULL;
 
 	if (fd >= 0 && !cli_ask(fd, "flush", flush_line, &flush) && flush.error == NULL)
 		flush.error = g_strdup("the mount's process ended");
 	if (!mounted_detach(mounted, fd < 0, &error)) {
 		g_free(flush.error);
-		if (fd >= 0)
-			close(fd);
+		close(fd);
+		close(process);
 		return cli_fail(error);
 	}
 	if (fd >= 0) {
-		wait_for_end(fd);
+		wait_for_end(fd, process);
 		close(fd);
+		close(process);
 	}
 	if (flush.error == NULL)
 		return 0;
