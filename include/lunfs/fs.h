@@ -54,6 +54,9 @@ bool fs_mount(struct fs *fs, GError **error);
 void fs_flush_all(struct fs *fs,
     void (*progress)(const char *name, int error, unsigned left, void *data),
     void (*done)(int error, void *data), void *data);
+/* From now on WRITEs get -EIO: else what is acknowledged behind the last flush would be lost. */
+void fs_refuse_writes(struct fs *fs);
+bool fs_is_unflushed(const struct fs *fs);
 /* Ends every request that waits for the target, with -EIO or -EINTR, as their disks return them. */
 void fs_cancel_all(struct fs *fs);
 /* Requests that are being worked on. */

@@ -20,3 +20,5 @@ int cli_usage(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* Sends command to a mount's process and calls line() with each answer until "done"; false where
  * there is none. */
 bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data);
+/* Only listens, until the event last. */
+bool cli_listen(int fd, const char *last, void (*line)(GHashTable *answer, void *data), void *data);

@@ -32,26 +32,31 @@ int cli_usage(const char *format, ...)
 	return LUNFS_ERROR_USAGE;
 }
 
-bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data)
+bool cli_listen(int fd, const char *last, void (*line)(GHashTable *answer, void *data), void *data)
 {
-	g_autofree char *request = g_strdup_printf("{\"command\": \"%s\"}\n", command);
 	g_autofree char *text = NULL;
 	size_t size = 0;
 	bool done = false;
-
-	if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
-		return false;
 	int copy = dup(fd);
 	FILE *stream = copy >= 0 ? fdopen(copy, "r") : NULL;
+
 	while (stream != NULL && !done && getline(&text, &size, stream) > 0) {
 		g_autoptr(GHashTable) answer = control_parse(text);
 
 		if (answer == NULL)
 			break;
-		done = g_strcmp0(g_hash_table_lookup(answer, "event"), "done") == 0;
+		done = g_strcmp0(g_hash_table_lookup(answer, "event"), last) == 0;
 		line(answer, data);
 	}
 	if (stream != NULL)
 		fclose(stream);
 	return done;
+}
+
+bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data)
+{
+	g_autofree char *request = g_strdup_printf("{\"command\": \"%s\"}\n", command);
+
+	return send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request) &&
+	       cli_listen(fd, "done", line, data);
 }

@@ -1,9 +1,11 @@
 /*
  * main.c - lunfs: iSCSI LUNs as files. Finds the command and hands over to it.
  */
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -37,7 +39,7 @@ static const char usage[] =
     "\n"
     "lunfs(1) tells the rest.\n";
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
@@ -50,7 +52,6 @@ int main(int argc, char **argv)
 	    {"status", cli_status},
 	};
 
-	setlocale(LC_CTYPE, "");
 	if (argc < 2) {
 		fputs(usage, stderr);
 		return LUNFS_ERROR_USAGE;
@@ -77,4 +78,20 @@ int main(int argc, char **argv)
 	if (argv[1][0] == '-' || strchr(argv[1], ':') != NULL)
 		return cli_mount(argc - 1, argv + 1);
 	return cli_usage("unknown command '%s'", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+
+	setlocale(LC_CTYPE, "");
+	/* A closed one would be the number of a socket or of the pipe, and be written to. */
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return LUNFS_ERROR_FAILED;
+	status = run_command(argc, argv);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fputs("lunfs: the output could not be written\n", stderr);
+	return LUNFS_ERROR_FAILED;
 }

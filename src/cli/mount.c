@@ -6,11 +6,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -99,8 +101,12 @@ static bool detach_dead_mount(const char *mountpoint, GError **error)
 static bool mountpoint_check(struct arguments *arguments, GError **error)
 {
 	struct stat stat_buffer;
+	struct statfs statfs_buffer;
 	int result = stat(arguments->mountpoint, &stat_buffer);
 
+	/* The kernel answers stat() of a dead mount from its cache, but statfs() never. */
+	if (result == 0)
+		result = statfs(arguments->mountpoint, &statfs_buffer);
 	if (result != 0 && errno == ENOTCONN) {
 		if (!detach_dead_mount(arguments->mountpoint, error))
 			return false;
@@ -177,6 +183,7 @@ static void tell_ready(void *data)
 
 	if (*fd < 0)
 		return;
+	prctl(PR_SET_PDEATHSIG, 0);
 	leave_terminal();
 	while (write(*fd, &(char){READY}, 1) < 0 && errno == EINTR)
 		;
@@ -241,7 +248,7 @@ static int run_in_background(
 	if (pipe2(ends, O_CLOEXEC) != 0)
 		return cli_fail(
 		    g_error_new(LUNFS_ERROR, LUNFS_ERROR_FAILED, "pipe: %s", g_strerror(errno)));
-	pid_t child = fork();
+	pid_t parent = getpid(), child = fork();
 	if (child < 0)
 		return cli_fail(
 		    g_error_new(LUNFS_ERROR, LUNFS_ERROR_FAILED, "fork: %s", g_strerror(errno)));
@@ -252,6 +259,10 @@ static int run_in_background(
 		return status;
 	}
 	close(ends[0]);
+	/* Ctrl-C while it logs in is meant for us, too; until the tree is ready. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		return LUNFS_ERROR_FAILED;
 	setsid();
 	if (chdir("/") != 0)
 		return LUNFS_ERROR_FAILED;

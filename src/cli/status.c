@@ -62,6 +62,7 @@ int cli_status(int argc, char **argv)
 	}
 	g_autoptr(GPtrArray) list = mounted_list();
 	for (unsigned i = 0; i < list->len; i++)
-		status = MAX(status, print_status(g_ptr_array_index(list, i), json));
+		if (print_status(g_ptr_array_index(list, i), json) != 0)
+			status = LUNFS_ERROR_FAILED;
 	return status;
 }

@@ -6,11 +6,13 @@
  * the process logs out and ends, which closes the socket. A mount whose process died is only taken
  * out.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -33,7 +35,8 @@ static void flush_line(GHashTable *answer, void *data)
 		fprintf(stderr, "flushed %s, %s to go\n",
 		    (const char *)g_hash_table_lookup(answer, "file"),
 		    (const char *)g_hash_table_lookup(answer, "left"));
-	if (g_strcmp0(event, "done") == 0 && error != NULL && error[0] != '\0')
+	if (g_strcmp0(event, "progress") != 0 && error != NULL && error[0] != '\0' &&
+	    flush->error == NULL)
 		flush->error = g_strdup(error);
 }
 
@@ -49,12 +52,9 @@ static int process_of(int fd)
 }
 
 /* The socket is closed when the mount's process is done, and it is gone a moment later. */
-static void wait_for_end(int fd, int process)
+static void wait_for_end(int fd, int process, struct flush *flush)
 {
-	char rest[256];
-
-	while (read(fd, rest, sizeof rest) > 0)
-		;
+	cli_listen(fd, "end", flush_line, flush);
 	if (process >= 0)
 		(void)poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, LAST_MOMENT_MS);
 }
@@ -64,18 +64,23 @@ static int unmount(const struct mounted *mounted)
 	struct flush flush = {.terminal = isatty(STDERR_FILENO) != 0};
 	int fd = control_connect(mounted);
 	int process = fd >= 0 ? process_of(fd) : -1;
+	struct statfs statfs_buffer;
+	bool dead = fd < 0 && statfs(mounted->mountpoint, &statfs_buffer) != 0 && errno == ENOTCONN;
 	GError *error = NULL;
+
+	if (fd < 0 && !dead)
+		flush.error = g_strdup("its process cannot be asked to flush");
 
 	if (fd >= 0 && !cli_ask(fd, "flush", flush_line, &flush) && flush.error == NULL)
 		flush.error = g_strdup("the mount's process ended");
-	if (!mounted_detach(mounted, fd < 0, &error)) {
+	if (!mounted_detach(mounted, dead, &error)) {
 		g_free(flush.error);
 		close(fd);
 		close(process);
 		return cli_fail(error);
 	}
 	if (fd >= 0) {
-		wait_for_end(fd, process);
+		wait_for_end(fd, process, &flush);
 		close(fd);
 		close(process);
 	}

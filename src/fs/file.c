@@ -254,6 +254,10 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		fuse_reply_err(req, node->read_only ? EROFS : ENOSPC);
 		return;
 	}
+	if (fs->refuses_writes) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	size_t length = MIN(size, node->block->size - start);
 	struct request *request = request_new(fs, req, node, handle, reply_write);
 	request->io = (struct io){.op = IO_WRITE, .offset = start, .length = length};
@@ -469,6 +473,5 @@ void file_event(struct block *block, enum block_event event, void *data)
 			log_warning("%s: the target may have lost writes that were not yet synced",
 			    node->name);
 		node->loss++;
-		node->flushed = node->written;
 	}
 }

@@ -193,6 +193,22 @@ void fs_flush_all(struct fs *fs,
 		loop_defer(fs->loop, &all->nothing_to_do);
 }
 
+void fs_refuse_writes(struct fs *fs)
+{
+	fs->refuses_writes = true;
+}
+
+bool fs_is_unflushed(const struct fs *fs)
+{
+	for (unsigned i = 0; i < fs->nodes->len; i++) {
+		const struct node *node = g_ptr_array_index(fs->nodes, i);
+
+		if (!node->read_only && file_is_unflushed(node))
+			return true;
+	}
+	return false;
+}
+
 /* ---- the end ---- */
 
 void fs_cancel_all(struct fs *fs)

@@ -106,6 +106,8 @@ struct fs {
 	struct request *requests; /* all that are not answered, or whose I/O is not done */
 	struct request *parked_first, *parked_last; /* those of them that wait for memory */
 	unsigned outstanding;
+	bool refuses_writes;
+	size_t read_memory; /* that READs hold */
 	uint64_t page_size; /* the kernel's */
 };
 

@@ -116,6 +116,8 @@ void request_free(struct request *request)
 	loop_remove(&request->grace);
 	loop_remove(&request->drop_timer);
 	request_unlink(&fs->requests, request);
+	if (request->buffer != NULL && request->io.op == IO_READ)
+		fs->read_memory -= request->buffer_size;
 	pool_put(fs->pool, request->buffer, request->buffer_size);
 	slab_put(&fs->requests_slab, request);
 	fs->outstanding--;
@@ -272,6 +274,7 @@ static void request_start_read(struct request *request)
 		request_answer(request);
 		return;
 	}
+	request->fs->read_memory += request->buffer_size;
 	request->iov = (struct iovec){request->buffer, request->io.length};
 	request->io.iov = &request->iov;
 	request->io.niov = 1;
@@ -282,7 +285,7 @@ void request_read(struct request *request)
 {
 	struct fs *fs = request->fs;
 
-	if (fs->parked_first == NULL && pool_in_use(fs->pool) < READ_MEMORY) {
+	if (fs->parked_first == NULL && fs->read_memory < READ_MEMORY) {
 		request_start_read(request);
 		return;
 	}
@@ -299,7 +302,7 @@ static void request_wake_parked(struct fs *fs)
 	struct request *request;
 
 	while ((request = fs->parked_first) != NULL) {
-		if (request->req != NULL && pool_in_use(fs->pool) >= READ_MEMORY)
+		if (request->req != NULL && fs->read_memory >= READ_MEMORY)
 			return;
 		fs->parked_first = request->parked_next;
 		if (request->req != NULL)

@@ -124,6 +124,14 @@ void control_reply(struct control_client *client, const char *event, ...)
 		g_ptr_array_remove(client->control->clients, client);
 }
 
+void control_tell_all(struct control *control, const char *event, const char *error)
+{
+	/* A client that fails leaves the list. */
+	for (unsigned i = control != NULL ? control->clients->len : 0; i > 0; i--)
+		control_reply(
+		    g_ptr_array_index(control->clients, i - 1), event, "error", error, NULL);
+}
+
 static void client_take_line(struct control_client *client, char *line)
 {
 	g_autoptr(GHashTable) request = control_parse(line);

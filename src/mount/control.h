@@ -6,6 +6,8 @@
  *   {"command": "status"}, {"command": "status-json"}     {"event": "done", "error": "", "text":
  * "..."}
  *
+ *   (a client that stays)  {"event": "end", "error": ""}
+ *
  * All values are strings. A client that stays connected sees the end of the file when the mount's
  * process ends.
  */
@@ -25,6 +27,8 @@ struct control *control_new(struct loop *loop, const char *path, control_request
 void control_free(struct control *control);
 /* One line: event, then names and values in turn, ended by NULL. */
 void control_reply(struct control_client *client, const char *event, ...) G_GNUC_NULL_TERMINATED;
+/* The same to every client. */
+void control_tell_all(struct control *control, const char *event, const char *error);
 /* Keep the client alive while its answer is pending. */
 struct control_client *control_client_ref(struct control_client *client);
 void control_client_unref(struct control_client *client);

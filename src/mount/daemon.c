@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "control.h"
 #include "lunfs/fs.h"
@@ -98,13 +99,19 @@ static void daemon_closed(void *data)
 	daemon_settle(daemon);
 }
 
+/*
+ * Something does not end, against all bounds below. What is left is in use, and so nothing is
+ * freed: the mount is taken out of the tree, and the kernel does the rest.
+ */
 static void daemon_give_up(void *data)
 {
 	struct daemon *daemon = data;
+	struct mounted *mounted = mounted_find(daemon->mount->mountpoint);
 
 	log_error("requests did not end; leaving without them");
-	loop_remove(&daemon->limit);
-	loop_quit(daemon->loop);
+	if (mounted != NULL && daemon->fs != NULL)
+		mounted_detach(mounted, true, NULL);
+	_exit(LUNFS_ERROR_FAILED);
 }
 
 static void daemon_leave(struct daemon *daemon)
@@ -121,13 +128,21 @@ static void daemon_leave(struct daemon *daemon)
 	daemon_closed(daemon);
 }
 
+static void daemon_flush_progress(const char *name, int error, unsigned left, void *data);
+
 static void daemon_flushed(int error, void *data)
 {
 	struct daemon *daemon = data;
 
 	if (daemon->state != FLUSHING)
 		return;
+	/* Writes that were on their way when the flush left. */
+	if (error == 0 && fs_is_unflushed(daemon->fs)) {
+		fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
+		return;
+	}
 	daemon->clean = error == 0;
+	control_tell_all(daemon->control, "end", error != 0 ? g_strerror(-error) : "");
 	daemon_leave(daemon);
 }
 
@@ -146,6 +161,8 @@ static void daemon_flush_expired(void *data)
 	struct daemon *daemon = data;
 
 	log_error("the target does not answer: what was written since the last sync may be lost");
+	daemon->clean = false;
+	control_tell_all(daemon->control, "end", "the target does not answer");
 	daemon_leave(daemon);
 }
 
@@ -158,6 +175,7 @@ static void daemon_end(struct daemon *daemon)
 	} else if (daemon->state == RUNNING) {
 		daemon_set_state(daemon, FLUSHING);
 		daemon->limit = loop_timer(daemon->loop, FLUSH_MS, daemon_flush_expired, daemon);
+		fs_refuse_writes(daemon->fs);
 		fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
 	}
 }

@@ -63,16 +63,22 @@ GPtrArray *mounted_list(void)
 	return list;
 }
 
-/* The parent's real path and the last component as it is: a dead mountpoint itself cannot be looked
- * at. */
+/*
+ * The parent's real path and the last component as it is: a dead mountpoint itself cannot be looked
+ * at; only a link to one is followed.
+ */
 static char *mountpoint_path(const char *path)
 {
 	g_autofree char *absolute = g_canonicalize_filename(path, NULL);
+	g_autofree char *link = g_file_read_link(absolute, NULL);
 	g_autofree char *parent = g_path_get_dirname(absolute);
 	g_autofree char *name = g_path_get_basename(absolute);
-	char *real = realpath(parent, NULL);
-	char *result = real != NULL ? g_build_filename(real, name, NULL) : g_strdup(absolute);
+	char *real = realpath(link != NULL ? absolute : parent, NULL);
+	char *result;
 
+	if (real == NULL)
+		return g_steal_pointer(&absolute);
+	result = link != NULL ? g_strdup(real) : g_build_filename(real, name, NULL);
 	free(real);
 	return result;
 }
