@@ -202,6 +202,23 @@ static bool command_take_answer(
 	       !canary_survives(command->iov, command->niov, command->canary);
 }
 
+static unsigned session_patience(const struct session *session, const struct scsi_command *command)
+{
+	return command->timeout_ms != 0 ? command->timeout_ms : session->login->command_timeout_ms;
+}
+
+/*
+ * On a slow link a long queue takes longer than one command may: only for the oldest does the time
+ * run, and it begins anew for the next when that one is answered.
+ */
+static void session_start_clock(struct session *session)
+{
+	struct scsi_command *oldest = session->outstanding.first;
+
+	if (oldest != NULL)
+		oldest->deadline_ms = clock_ms() + session_patience(session, oldest);
+}
+
 /*
  * With its reconnection off libiscsi cancels everything at a fault and says that all is well. Where
  * nobody is closing the connection it is to be dropped.
@@ -241,7 +258,10 @@ static void session_answered(
 		break;
 	}
 	session->heard_ms = clock_ms();
+	bool was_oldest = command == session->outstanding.first;
 	list_remove(&session->outstanding, command);
+	if (was_oldest)
+		session_start_clock(session);
 	if (command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection)) {
 		connection_tell_when_drained(session->connection);
 		if (status != SCSI_STATUS_GOOD) {
@@ -300,9 +320,7 @@ static void session_execute(struct scsi_port *port, struct scsi_command *command
 		session_end(session, command);
 		return;
 	}
-	command->deadline_ms =
-	    clock_ms() +
-	    (command->timeout_ms != 0 ? command->timeout_ms : session->login->command_timeout_ms);
+	command->deadline_ms = clock_ms() + session_patience(session, command);
 	list_append(&session->outstanding, command);
 	connection_send(session->connection, command->direction == SCSI_DATA_OUT);
 }
@@ -349,11 +367,7 @@ static void session_keep_alive(struct session *session, int64_t now)
 
 static bool list_is_overdue(const struct command_list *list, int64_t now)
 {
-	for (const struct scsi_command *command = list->first; command != NULL;
-	     command = command->next)
-		if (now >= command->deadline_ms)
-			return true;
-	return false;
+	return list->first != NULL && now >= list->first->deadline_ms;
 }
 
 static void session_tick(void *data)
