@@ -44,7 +44,7 @@ void target_free(struct target *target);
 /* A LUN as a block: the whole stack, ready for a file. */
 struct disk {
 	struct lun_info info;
-	char *name; /* of the file: "lun0.img" */
+	char *name;               /* of the file: "lun0.img" */
 	bool read_only, verified; /* seen to be the same since the session came back */
 	struct block *top, *scsi;
 };
