@@ -107,6 +107,11 @@ static char *connection_explain_login(struct connection *connection)
 	default:
 		break;
 	}
+	if (relay_refused_keys(connection->relay))
+		return g_strdup_printf(
+		    "%s wants data in segments of a length that RFC 7143 does not allow: it "
+		    "cannot be used",
+		    name);
 	if (connection->login_status > 0)
 		return g_strdup_printf("%s refused the login: %s", name, found);
 	if (strstr(found, "CHAP_R") != NULL || strstr(found, "CHAP_N") != NULL)

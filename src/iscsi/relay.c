@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -42,6 +41,7 @@ struct relay {
 	int user_fd, inner, outer;
 	struct stream to_target, to_user;
 	int login_status;
+	bool insane;
 	bool over; /* the last Login Response is on its way */
 };
 
@@ -120,16 +120,26 @@ static void relay_read_user(int fd, GIOCondition condition, void *data)
 }
 
 /*
- * MaxRecvDataSegmentLength is 512 or more (RFC 7143, 13.12); libiscsi cuts data into pieces of it
- * for ever, if it is 0. text ends with a NUL beyond its length.
+ * Is a key's value one that RFC 7143, 13.12 allows? libiscsi takes any for a number, and with 0 it
+ * cuts data into pieces for ever.
  */
+static bool key_is_sane(const char *text)
+{
+	static const char *const keys[] = {
+	    "MaxRecvDataSegmentLength=", "TargetRecvDataSegmentLength="};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(keys); i++)
+		if (g_str_has_prefix(text, keys[i]))
+			return g_ascii_string_to_unsigned(
+			    text + strlen(keys[i]), 10, 512, 0xffffff, NULL, NULL);
+	return true;
+}
+
+/* text ends with a NUL beyond its length. */
 static bool text_is_sane(const char *text, size_t length)
 {
-	static const char key[] = "MaxRecvDataSegmentLength=";
-
 	for (size_t at = 0; at < length; at += strlen(text + at) + 1)
-		if (g_str_has_prefix(text + at, key) &&
-		    strtoul(text + at + strlen(key), NULL, 10) < 512)
+		if (!key_is_sane(text + at))
 			return false;
 	return true;
 }
@@ -146,7 +156,8 @@ static bool relay_mend(struct relay *relay, uint8_t *pdu, size_t data_length)
 	relay->over = relay->login_status >> 8 == 0 && (pdu[1] & LOGIN_TRANSIT) != 0 &&
 	              (pdu[1] & LOGIN_NEXT_STAGE) == LOGIN_FULL_FEATURE;
 	pdu[HEADER_LENGTH + data_length + padding] = '\0';
-	return text_is_sane((const char *)pdu + HEADER_LENGTH, data_length);
+	relay->insane = !text_is_sane((const char *)pdu + HEADER_LENGTH, data_length);
+	return !relay->insane;
 }
 
 static void relay_read_target(int fd, GIOCondition condition, void *data)
@@ -251,4 +262,9 @@ void relay_free(struct relay *relay)
 int relay_login_status(const struct relay *relay)
 {
 	return relay == NULL ? -1 : relay->login_status;
+}
+
+bool relay_refused_keys(const struct relay *relay)
+{
+	return relay != NULL && relay->insane;
 }

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct loop;
@@ -22,3 +23,5 @@ void relay_free(struct relay *relay);
 /* Status-Class and Status-Detail of the last Login Response (RFC 7143, 11.13.5); -1 where none
  * came. */
 int relay_login_status(const struct relay *relay);
+/* Did it hang up because of a key's value that would be the end of libiscsi? */
+bool relay_refused_keys(const struct relay *relay);

@@ -6,7 +6,8 @@
  * that the descriptors it polls stay what they are.
  *
  * A flow is one direction of a connection: what was read from one socket and is not yet written to
- * the other. Its login parser (RFC 7143, 11.13) sees every byte once, as it is read.
+ * the other. From the target it goes through a stage that collects whole PDUs (RFC 7143, 11.2),
+ * where they can be rewritten; to the target it passes as bytes.
  */
 #include "support/proxy.h"
 
@@ -21,27 +22,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FLOW_SIZE          65536
-#define BHS_SIZE           48 /* basic header segment */
-#define OP_LOGIN_RESPONSE  0x23
-#define STAGE_FULL_FEATURE 3
-#define MAX_POLLED         66
-
-struct login_parser {
-	bool active;
-	unsigned char header[BHS_SIZE];
-	unsigned have; /* bytes of the header */
-	uint32_t data_left, pad_left;
-	unsigned garbled;
-};
+#define FLOW_SIZE         65536
+#define BHS_SIZE          48 /* basic header segment */
+#define OP_LOGIN_RESPONSE 0x23
+#define MAX_POLLED        66
 
 struct flow {
 	int from, to;
 	enum proxy_direction direction;
-	unsigned char buffer[FLOW_SIZE];
-	size_t start, end;
-	bool ended; /* from sent its FIN */
-	struct login_parser login;
+	GByteArray *incomplete; /* of the PDU that is coming; from the target only */
+	GByteArray *leaving;    /* of which sent bytes have left */
+	size_t sent;
+	bool ended; /* from sent its FIN, or a rewrite said so */
 };
 
 struct connection {
@@ -57,41 +49,70 @@ struct proxy {
 	int listener, wake;
 	bool stop, refuse, garble;
 	unsigned stalled; /* of enum proxy_direction */
-	unsigned taken, garbled;
+	proxy_rewrite_fn *rewrite;
+	const void *rewrite_data;
+	unsigned rewrites_left;
+	unsigned taken, garbled, rewritten;
 	uint64_t arrived_up, arrived_down;
 	struct connection *connections;
 };
 
-/* ---- login padding ---- */
+/* ---- PDUs of the target ---- */
 
-static void parse_header(struct login_parser *login)
+static size_t pdu_padding(const unsigned char *header)
 {
-	const unsigned char *h = login->header;
-	uint32_t length = (uint32_t)h[5] << 16 | (uint32_t)h[6] << 8 | h[7];
-	bool is_login = (h[0] & 0x3f) == OP_LOGIN_RESPONSE;
-	bool last = is_login && (h[1] & 0x80) && (h[1] & 3) == STAGE_FULL_FEATURE;
-
-	login->have = 0;
-	login->data_left = length + 4u * h[4]; /* no login PDU has an AHS; it would pass as data */
-	login->pad_left = (4 - length % 4) % 4;
-	if (!is_login || last)
-		login->active = false;
+	return -(size_t)header[7] & 3;
 }
 
-static void garble(struct login_parser *login, unsigned char *bytes, size_t length)
+/* With additional headers, data and padding. */
+static size_t pdu_length(const unsigned char *header)
 {
-	for (size_t i = 0; i < length && login->active; i++) {
-		if (login->data_left > 0) {
-			login->data_left--;
-		} else if (login->pad_left > 0) {
-			bytes[i] = 0xa5;
-			login->pad_left--;
-			login->garbled++;
-		} else {
-			login->header[login->have++] = bytes[i];
-			if (login->have == BHS_SIZE)
-				parse_header(login);
-		}
+	size_t data = (size_t)header[5] << 16 | (size_t)header[6] << 8 | header[7];
+
+	return BHS_SIZE + 4u * header[4] + data + pdu_padding(header);
+}
+
+static void garble_padding(struct proxy *proxy, GByteArray *pdu)
+{
+	size_t padding = pdu_padding(pdu->data);
+
+	if ((pdu->data[0] & 0x3f) != OP_LOGIN_RESPONSE)
+		return;
+	memset(pdu->data + pdu->len - padding, 0xa5, padding);
+	proxy->garbled += (unsigned)padding;
+}
+
+static enum proxy_verdict rewrite(struct proxy *proxy, GByteArray *pdu)
+{
+	enum proxy_verdict verdict = PROXY_PASSED;
+
+	if (proxy->garble)
+		garble_padding(proxy, pdu);
+	if (proxy->rewrite && proxy->rewrites_left > 0)
+		verdict = proxy->rewrite(pdu, proxy->rewrite_data);
+	if (verdict != PROXY_PASSED) {
+		proxy->rewrites_left--;
+		proxy->rewritten++;
+	}
+	return verdict;
+}
+
+/* Passes on the PDUs that are whole by now. */
+static void flow_take_pdus(struct proxy *proxy, struct flow *flow)
+{
+	GByteArray *incomplete = flow->incomplete;
+
+	while (!flow->ended && incomplete->len >= BHS_SIZE) {
+		size_t length = pdu_length(incomplete->data);
+
+		if (incomplete->len < length)
+			return;
+		GByteArray *pdu = g_byte_array_new();
+		g_byte_array_append(pdu, incomplete->data, (guint)length);
+		g_byte_array_remove_range(incomplete, 0, (guint)length);
+		flow->ended = rewrite(proxy, pdu) == PROXY_LAST;
+		g_byte_array_append(flow->leaving, pdu->data, pdu->len);
+		g_byte_array_unref(pdu);
 	}
 }
 
@@ -132,7 +153,9 @@ static void accept_one(struct proxy *proxy)
 	made->up.to = made->down.from = server;
 	made->up.direction = PROXY_TO_TARGET;
 	made->down.direction = PROXY_TO_INITIATOR;
-	made->down.login.active = proxy->garble;
+	made->up.leaving = g_byte_array_new();
+	made->down.leaving = g_byte_array_new();
+	made->down.incomplete = g_byte_array_new();
 	made->next = proxy->connections;
 	proxy->connections = made;
 	proxy->taken++;
@@ -163,28 +186,38 @@ static void drop_dead(struct proxy *proxy)
 		shutdown(connection->down.from, SHUT_RDWR);
 		close(connection->up.from);
 		close(connection->down.from);
+		g_byte_array_unref(connection->up.leaving);
+		g_byte_array_unref(connection->down.leaving);
+		g_byte_array_unref(connection->down.incomplete);
 		g_free(connection);
 	}
+}
+
+static size_t flow_pending(const struct flow *flow)
+{
+	return flow->leaving->len - flow->sent;
 }
 
 /* False when the connection has failed. */
 static bool flow_read(struct proxy *proxy, struct flow *flow)
 {
-	if (flow->start == flow->end)
-		flow->start = flow->end = 0;
-	ssize_t n = recv(flow->from, flow->buffer + flow->end, FLOW_SIZE - flow->end, MSG_DONTWAIT);
+	unsigned char bytes[FLOW_SIZE];
+	ssize_t n = recv(flow->from, bytes, sizeof(bytes), MSG_DONTWAIT);
+
 	if (n < 0)
 		return errno == EAGAIN;
 	if (n == 0) {
 		flow->ended = true;
 		return true;
 	}
-	unsigned before = flow->login.garbled;
-	garble(&flow->login, flow->buffer + flow->end, (size_t)n);
-	proxy->garbled += flow->login.garbled - before;
-	*(flow->direction == PROXY_TO_TARGET ? &proxy->arrived_up : &proxy->arrived_down) +=
-	    (uint64_t)n;
-	flow->end += (size_t)n;
+	if (flow->direction == PROXY_TO_TARGET) {
+		proxy->arrived_up += (uint64_t)n;
+		g_byte_array_append(flow->leaving, bytes, (guint)n);
+	} else {
+		proxy->arrived_down += (uint64_t)n;
+		g_byte_array_append(flow->incomplete, bytes, (guint)n);
+		flow_take_pdus(proxy, flow);
+	}
 	return true;
 }
 
@@ -192,14 +225,18 @@ static bool flow_write(struct proxy *proxy, struct flow *flow)
 {
 	if (proxy->stalled & flow->direction)
 		return true;
-	if (flow->start < flow->end) {
-		ssize_t n = send(flow->to, flow->buffer + flow->start, flow->end - flow->start,
+	if (flow_pending(flow) > 0) {
+		ssize_t n = send(flow->to, flow->leaving->data + flow->sent, flow_pending(flow),
 		    MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0)
 			return errno == EAGAIN;
-		flow->start += (size_t)n;
+		flow->sent += (size_t)n;
 	}
-	return !(flow->ended && flow->start == flow->end);
+	if (flow_pending(flow) > 0)
+		return true;
+	g_byte_array_set_size(flow->leaving, 0);
+	flow->sent = 0;
+	return !flow->ended;
 }
 
 static void poll_flow(const struct proxy *proxy, const struct connection *connection,
@@ -212,11 +249,10 @@ static void poll_flow(const struct proxy *proxy, const struct connection *connec
 	for (int i = 0; i < 2; i++) {
 		const struct flow *flow = flows[i];
 		struct pollfd *from = i == 0 ? client : server, *to = i == 0 ? server : client;
-		bool room = flow->end < FLOW_SIZE || flow->start == flow->end;
 
-		if (room && !flow->ended)
+		if (flow_pending(flow) < FLOW_SIZE && !flow->ended)
 			from->events |= POLLIN;
-		if (flow->start < flow->end && !(proxy->stalled & flow->direction))
+		if (flow_pending(flow) > 0 && !(proxy->stalled & flow->direction))
 			to->events |= POLLOUT;
 	}
 	/* a socket that nothing is wanted of would report POLLHUP for ever */
@@ -370,6 +406,22 @@ void proxy_refuse(struct proxy *proxy, bool refuse)
 	end(proxy);
 }
 
+void proxy_retarget(struct proxy *proxy, uint16_t target_port)
+{
+	begin(proxy);
+	proxy->target_port = target_port;
+	end(proxy);
+}
+
+void proxy_rewrite(struct proxy *proxy, proxy_rewrite_fn *how, const void *data, unsigned times)
+{
+	begin(proxy);
+	proxy->rewrite = how;
+	proxy->rewrite_data = data;
+	proxy->rewrites_left = times;
+	end(proxy);
+}
+
 void proxy_garble_login_padding(struct proxy *proxy)
 {
 	begin(proxy);
@@ -403,4 +455,12 @@ unsigned proxy_garbled(struct proxy *proxy)
 	unsigned garbled = proxy->garbled;
 	end(proxy);
 	return garbled;
+}
+
+unsigned proxy_rewritten(struct proxy *proxy)
+{
+	begin(proxy);
+	unsigned rewritten = proxy->rewritten;
+	end(proxy);
+	return rewritten;
 }
