@@ -158,7 +158,7 @@ static void reader_called(int fd, GIOCondition condition, void *data)
 		loop_quit(reader->loop);
 }
 
-Test(loop, work_that_queues_itself_runs_once_a_turn_and_lets_descriptors_be_served, .timeout = 10)
+Test(loop, work_that_queues_itself_runs_once_a_turn_and_lets_descriptors_be_served, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	struct worker worker = worker_of(loop);
@@ -180,7 +180,7 @@ Test(loop, work_that_queues_itself_runs_once_a_turn_and_lets_descriptors_be_serv
 	loop_free(loop);
 }
 
-Test(loop, works_that_queue_each_other_for_ever_let_timers_fire, .timeout = 10)
+Test(loop, works_that_queue_each_other_for_ever_let_timers_fire, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	struct worker ping = worker_of(loop), pong = worker_of(loop);
@@ -195,7 +195,7 @@ Test(loop, works_that_queue_each_other_for_ever_let_timers_fire, .timeout = 10)
 	loop_free(loop);
 }
 
-Test(loop, does_not_sleep_while_work_queued_itself, .timeout = 10)
+Test(loop, does_not_sleep_while_work_queued_itself, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	struct worker worker = worker_of(loop);
@@ -209,7 +209,7 @@ Test(loop, does_not_sleep_while_work_queued_itself, .timeout = 10)
 	loop_free(loop);
 }
 
-Test(loop, quit_from_deferred_work_ends_it_without_sleeping, .timeout = 10)
+Test(loop, quit_from_deferred_work_ends_it_without_sleeping, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	struct worker worker = worker_of(loop);
@@ -224,7 +224,7 @@ Test(loop, quit_from_deferred_work_ends_it_without_sleeping, .timeout = 10)
 	loop_free(loop);
 }
 
-Test(loop, timer_fires_once_and_not_early, .timeout = 10)
+Test(loop, timer_fires_once_and_not_early, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	unsigned fired = 0;
@@ -244,7 +244,7 @@ Test(loop, timer_fires_once_and_not_early, .timeout = 10)
 	loop_free(loop);
 }
 
-Test(loop, removed_timer_does_not_fire, .timeout = 10)
+Test(loop, removed_timer_does_not_fire, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	unsigned fired = 0;
@@ -274,7 +274,7 @@ static void ticker_ticked(void *data)
 	loop_quit(ticker->loop);
 }
 
-Test(loop, ticker_ticks_until_it_is_removed_by_its_own_tick, .timeout = 10)
+Test(loop, ticker_ticks_until_it_is_removed_by_its_own_tick, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 	struct ticker ticker = {.loop = loop};
@@ -384,7 +384,7 @@ static void task_ready(GObject *source, GAsyncResult *result, gpointer data)
 	loop_quit(data);
 }
 
-Test(loop, asynchronous_calls_of_gio_come_back_on_it, .timeout = 10)
+Test(loop, asynchronous_calls_of_gio_come_back_on_it, .timeout = 60)
 {
 	struct loop *loop = loop_new();
 
