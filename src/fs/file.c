@@ -417,8 +417,10 @@ static void reply_flushed(struct request *request)
 {
 	struct node *node = request->node;
 
-	if (request->error == 0)
+	if (request->error == 0) {
 		node->flushed = MAX(node->flushed, request->written);
+		node->doubtful = false;
+	}
 	if (request->handle != NULL && request->handle->loss != node->loss) {
 		request->handle->loss = node->loss;
 		request->error = -EIO;
@@ -426,15 +428,16 @@ static void reply_flushed(struct request *request)
 	fuse_reply_err(request->req, -request->error);
 }
 
-static void file_start_flush(fuse_req_t req, fuse_ino_t id, struct handle *handle)
+/* Is there something to flush, or a loss to tell? */
+static bool handle_has_news(const struct handle *handle)
+{
+	return file_is_unflushed(handle->node) || handle->loss != handle->node->loss;
+}
+
+static void file_start_flush(fuse_req_t req, struct handle *handle)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = tree_node(fs, id);
-
-	if (!file_is_unflushed(node) && handle->loss == node->loss) {
-		fuse_reply_err(req, 0);
-		return;
-	}
+	struct node *node = handle->node;
 	struct request *request = request_new(fs, req, node, handle, reply_flushed);
 	request->io.op = IO_FLUSH;
 	request_submit(request);
@@ -444,16 +447,23 @@ void file_flush(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 {
 	struct handle *handle = handle_of(info);
 
-	if (handle->writable)
-		file_start_flush(req, id, handle);
+	(void)id;
+	if (handle->writable && handle_has_news(handle))
+		file_start_flush(req, handle);
 	else
 		fuse_reply_err(req, 0);
 }
 
 void file_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_info *info)
 {
+	struct handle *handle = handle_of(info);
+
+	(void)id;
 	(void)datasync;
-	file_start_flush(req, id, handle_of(info));
+	if (handle->node->doubtful || handle_has_news(handle))
+		file_start_flush(req, handle);
+	else
+		fuse_reply_err(req, 0);
 }
 
 /* ---- what the disk tells ---- */

@@ -48,6 +48,7 @@ struct node {
 	unsigned cached_handles, writes_in_flight;
 	/* Writes completed, and how many of those a successful FLUSH covers. */
 	uint64_t written, flushed;
+	bool doubtful; /* who had the LUN before us may have left something to flush */
 	unsigned loss; /* counts LOSTs with unflushed writes: each handle hears of each at its next
 	                  fsync */
 };

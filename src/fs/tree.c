@@ -102,7 +102,7 @@ struct node *fs_add_disk(struct fs *fs, struct node *parent, const char *name, c
 	node->block = block;
 	node->read_only = read_only;
 	node->attributes = g_strdupv((char **)attributes);
-	node->written = 1; /* who had it before us may have left something to flush */
+	node->doubtful = true;
 	block->on_event = file_event;
 	block->on_event_data = node;
 	return node;

@@ -206,7 +206,8 @@ static bool reads_work(void *path)
 	return errno_of_read(path) == 0;
 }
 
-static void lost_and_back(enum proxy_cut how)
+/* written: something is written before, and not synced */
+static void lost_and_back(enum proxy_cut how, bool written)
 {
 	struct scene scene = {.stage = stage_new()};
 
@@ -218,6 +219,9 @@ static void lost_and_back(enum proxy_cut how)
 	    text(scene.stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, proxy_port(proxy)), NULL);
 	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
 	cr_assert_eq(errno_of_read(scene.file), 0);
+	int fd = must_open(scene.file, O_RDWR);
+	if (written)
+		must_pwrite(fd, "not synced", 10, 5000);
 
 	proxy_stall(proxy, PROXY_BOTH);
 	pid_t reader = call_start(0, errno_of_read, scene.file);
@@ -232,18 +236,24 @@ static void lost_and_back(enum proxy_cut how)
 	proxy_refuse(proxy, false);
 	cr_assert(await(15, reads_work, scene.file), "it does not come back");
 	cr_assert(proxy_connections(proxy) > before);
+	/* the target may have forgotten what was not synced, and only that: the next fsync says so,
+	 * once */
+	int result = fsync(fd), error = errno;
+	cr_assert_eq(result != 0 ? error : 0, written ? EIO : 0, "the fsync after the loss");
+	cr_assert_eq(fsync(fd), 0, "the one after it");
+	close(fd);
 	scene_umount(&scene);
 	proxy_stop(proxy);
 }
 
 Test(lifecycle, a_session_that_was_reset_gives_EIO_and_comes_back)
 {
-	lost_and_back(PROXY_CUT_RST);
+	lost_and_back(PROXY_CUT_RST, false);
 }
 
 Test(lifecycle, a_session_that_the_target_closed_gives_EIO_and_comes_back)
 {
-	lost_and_back(PROXY_CUT_FIN);
+	lost_and_back(PROXY_CUT_FIN, true);
 }
 
 Test(lifecycle, a_killed_target_gives_EIO_and_a_mount_that_can_be_unmounted)
