@@ -57,7 +57,7 @@ struct connection {
 
 	int login_status; /* class and detail, or -1 */
 	bool refused, tell_when_drained;
-	bool bulk; /* PDUs with data are queued */
+	unsigned unsent; /* pieces that libiscsi may send by a call each */
 	char *error, *redirect;
 };
 
@@ -299,17 +299,22 @@ static void connection_cork(struct connection *connection, int on)
 	(void)setsockopt(iscsi_get_fd(connection->context), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 }
 
-/* libiscsi sends a PDU's header and its data by two calls, each a packet: with data they are to
- * share packets. */
-static int connection_service_corked(struct connection *connection, int revents)
+/*
+ * libiscsi sends each PDU by a call, and its data by another: a packet each, and each wakes the
+ * target. What leaves in one turn shares packets.
+ */
+static int connection_send_corked(struct connection *connection, int revents)
 {
+	bool cork = connection->unsent > 1;
 	int result;
 
-	connection_cork(connection, 1);
+	if (cork)
+		connection_cork(connection, 1);
 	result = iscsi_service(connection->context, revents);
-	connection_cork(connection, 0);
+	if (cork)
+		connection_cork(connection, 0);
 	if (connection_is_drained(connection))
-		connection->bulk = false;
+		connection->unsent = 0;
 	return result;
 }
 
@@ -317,9 +322,8 @@ static void connection_service(struct connection *connection, int revents)
 {
 	bool was_up = connection->state == UP;
 
-	if ((connection->bulk && (revents & POLLOUT)
-	            ? connection_service_corked(connection, revents)
-	            : iscsi_service(connection->context, revents)) < 0)
+	if ((revents & POLLOUT ? connection_send_corked(connection, revents)
+	                       : iscsi_service(connection->context, revents)) < 0)
 		connection_down(connection);
 	if (connection->state == DOWN)
 		return;
@@ -342,9 +346,9 @@ static void connection_send_now(struct loop_work *work)
 	connection_service(connection, POLLOUT);
 }
 
-void connection_send(struct connection *connection, bool bulk)
+void connection_send(struct connection *connection, bool with_data)
 {
-	connection->bulk |= bulk;
+	connection->unsent += with_data ? 2 : 1;
 	loop_defer(connection->loop, &connection->sender);
 }
 

@@ -35,9 +35,8 @@ void connection_free(struct connection *connection);
 /* Another receiver takes the connection over, from inside an UP. */
 void connection_hand_over(struct connection *connection, connection_fn fn, void *data);
 struct iscsi_context *connection_context(struct connection *connection);
-/* There is something new to send: it leaves at the end of this turn of the loop. bulk: with data.
- */
-void connection_send(struct connection *connection, bool bulk);
+/* A PDU was queued, with data or without: it leaves at the end of this turn of the loop. */
+void connection_send(struct connection *connection, bool with_data);
 /* Has all that was queued left for the target? */
 bool connection_is_drained(struct connection *connection);
 /* Sends DRAINED once, when it has. */
