@@ -267,20 +267,21 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		return;
 	}
 	request->writes = true;
+	request->writeback = info->writepage;
 	if (info->flags & (O_DSYNC | O_SYNC))
 		request->io.flags = request->zero.flags = IO_FUA;
 	/* A page written back comes through any handle of the file: no mark is its own. */
 	if (!info->writepage)
 		request_zero_gap(request, handle, start, start + length);
+	/*
+	 * A buffered writer may have its first page locked until it is answered: that one, where
+	 * the zeros end in it, or in the way of whatever else is to be dropped before.
+	 */
+	request->drop_bound_ms = request->zero.length != 0 ? WRITE_DROP_MS : 0;
 	if (is_direct(info)) {
 		request->stale_start = request->zero.length != 0 ? request->stale_start : start;
 		request->stale_end = start + length;
 	} else {
-		/*
-		 * The writer may have its first page locked until it is answered: that one, where
-		 * the zeros end in it, or in the way of whatever else is to be dropped before.
-		 */
-		request->drop_bound_ms = request->zero.length != 0 ? WRITE_DROP_MS : 0;
 		if (!node_is_cached(node, start - start % fs->page_size, start))
 			request->stale_end = MIN(request->stale_end, start - start % fs->page_size);
 		node_fill_cache(node, start, start + length);

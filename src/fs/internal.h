@@ -48,6 +48,12 @@ struct node {
 	unsigned cached_handles, writes_in_flight;
 	/* Writes completed, and how many of those a successful FLUSH covers. */
 	uint64_t written, flushed;
+	/*
+	 * A request that will zero first has the kernel drop pages before: until it is sent, WRITEs
+	 * that came after it are held, or its zeros would land on them.
+	 */
+	unsigned gaps;
+	struct request *held_first, *held_last;
 	bool doubtful; /* who had the LUN before us may have left something to flush */
 	unsigned loss; /* counts LOSTs with unflushed writes: each handle hears of each at its next
 	                  fsync */
@@ -66,8 +72,8 @@ struct handle {
 struct request {
 	struct fs *fs;
 	struct request *prev, *next; /* of fs->requests */
-	struct request *parked_next;
-	fuse_req_t req; /* NULL when it has been answered: nobody waits any more */
+	struct request *parked_next; /* of fs->parked_first, or of node->held_first */
+	fuse_req_t req;              /* NULL when it has been answered: nobody waits any more */
 	struct node *node;
 	struct handle *handle; /* valid while req is */
 	void (*reply)(struct request *request);
@@ -79,6 +85,7 @@ struct request {
 	bool abandoned;     /* what was not sent yet need not be */
 	bool opens;         /* the handle has no other owner yet */
 	bool writes;
+	bool writeback; /* of pages, by the kernel: dropping them waits for it */
 	/* [start, end) that the kernel has to forget before the reply; none where start == end */
 	uint64_t stale_start, stale_end;
 	void (*dropped)(struct request *request); /* what comes next when it has */

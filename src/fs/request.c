@@ -247,17 +247,50 @@ static void request_send(struct request *request)
 	}
 }
 
+static void request_send_gap(struct request *request)
+{
+	struct node *node = request->node;
+	struct request *held;
+
+	request_send(request);
+	node->gaps--;
+	while (node->gaps == 0 && (held = node->held_first) != NULL) {
+		node->held_first = held->parked_next;
+		request_submit(held);
+	}
+}
+
+static void request_hold(struct request *request)
+{
+	struct node *node = request->node;
+
+	request->parked_next = NULL;
+	if (node->held_first == NULL)
+		node->held_first = request;
+	else
+		node->held_last->parked_next = request;
+	node->held_last = request;
+}
+
 void request_submit(struct request *request)
 {
+	struct node *node = request->node;
+
+	if (node->gaps > 0 && request->writes && !request->writeback) {
+		request_hold(request);
+		return;
+	}
 	/*
 	 * What somebody wrote through a mapping, before, must not land on the zeros, later:
 	 * dropping pages writes the changed ones out.
 	 */
 	if (request->zero.length != 0 &&
-	    node_is_cached(request->node, request->stale_start, request->stale_end))
-		request_drop_pages(request, request_send);
-	else
+	    node_is_cached(node, request->stale_start, request->stale_end)) {
+		node->gaps++;
+		request_drop_pages(request, request_send_gap);
+	} else {
 		request_send(request);
+	}
 }
 
 /* ---- READs, and memory for them ---- */

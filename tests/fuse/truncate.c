@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,59 @@ Test(truncate, the_mark_belongs_to_the_handle_that_was_truncated)
 	close(marked);
 	close(plain);
 	must_hold(scene.file, expected, SIZE, 0);
+	scene_umount(&scene);
+}
+
+/* ---- two writers behind one mark ---- */
+
+struct page_writer {
+	int fd;
+	off_t offset;
+	const void *page;
+};
+
+static void *write_page(void *data)
+{
+	const struct page_writer *writer = data;
+
+	return (void *)(intptr_t)(pwrite(writer->fd, writer->page, 4096, writer->offset) != 4096);
+}
+
+/*
+ * The one writes far behind the mark, and so zeros go before; the other into what is to be zero.
+ * Whichever comes first, its page stays. The disk is read before, so that the kernel has pages to
+ * drop, which takes its time.
+ */
+Test(truncate, zeros_of_a_gap_never_land_on_a_write_that_came_after)
+{
+	struct scene scene = scene_with_full_disk();
+	unsigned char *page = aligned_buffer(4096), *found = aligned_buffer(SIZE);
+
+	memset(page, 0x5a, 4096);
+	for (int round = 0; round < 60; round++) {
+		int fd = must_open(scene.file, O_WRONLY | O_DIRECT | O_TRUNC);
+		int reader = must_open(scene.file, O_RDONLY);
+		struct page_writer far = {fd, MIB(3), page}, near = {fd, MIB(1), page};
+		pthread_t threads[2];
+		void *failed;
+
+		must_pread(reader, found, SIZE, 0);
+		close(reader);
+		cr_assert(pthread_create(&threads[0], NULL, write_page, &far) == 0);
+		/* now and then just behind it, now and then in front */
+		usleep((useconds_t)(round % 6) * 100);
+		cr_assert(pthread_create(&threads[1], NULL, write_page, &near) == 0);
+		for (int i = 0; i < 2; i++) {
+			pthread_join(threads[i], &failed);
+			cr_assert_null(failed, "round %d", round);
+		}
+		close(fd);
+		must_hold(scene.file, page, 4096, MIB(1));
+		must_hold(scene.file, page, 4096, MIB(3));
+		must_hold(scene.backing, page, 4096, MIB(1));
+	}
+	free(page);
+	free(found);
 	scene_umount(&scene);
 }
 
