@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <gio/gio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -254,6 +255,9 @@ Test(relay, loses_nothing_where_the_reader_is_slow)
 	cr_assert_eq(read_slowly(&ends, ends.target, back, sent), sent);
 	for (size_t i = 0; i < sent; i++)
 		cr_assert_eq(back[i], data[i % 8192], "byte %zu", i);
+	free(back);
+	free(found);
+	free(data);
 	ends_free(&ends);
 }
 
