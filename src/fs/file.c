@@ -118,7 +118,7 @@ static void reply_opened(struct request *request)
 {
 	struct node *node = request->node;
 
-	node_pages_dropped(node, request->written);
+	node_pages_dropped(node, request->fills);
 	reply_open(request->req, request->handle);
 }
 
@@ -145,7 +145,7 @@ void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 	struct request *request = request_new(fs, req, node, handle, reply_opened);
 	request->opens = true;
 	request->stale_end = node->block->size;
-	request->written = node->cache_fills;
+	request->fills = node->cache_fills;
 	request_drop_and_reply(request);
 }
 
@@ -313,7 +313,7 @@ static struct handle *handle_just_opened(const struct node *node, pid_t thread)
 static void reply_mark_set(struct request *request)
 {
 	if (request->drops == 0 && request->stale_start == 0)
-		node_pages_dropped(request->node, request->written);
+		node_pages_dropped(request->node, request->fills);
 	attributes_reply(request->req, request->node);
 }
 
@@ -331,7 +331,7 @@ static void file_set_mark(fuse_req_t req, struct handle *handle, uint64_t mark)
 	request->stale_start = mark;
 	request->stale_end = node->block->size;
 	request->drop_bound_ms = TRUNCATE_DROP_MS;
-	request->written = node->cache_fills;
+	request->fills = node->cache_fills;
 	request_drop_and_reply(request);
 }
 

@@ -16,6 +16,11 @@
 /* No handle has truncated: the file reaches as far as the LUN does. */
 #define MARK_NONE UINT64_MAX
 
+/* Requests that wait, the oldest first; linked by queued_next. */
+struct request_queue {
+	struct request *first, *last;
+};
+
 enum node_kind { NODE_DIRECTORY, NODE_DISK };
 
 /*
@@ -53,7 +58,7 @@ struct node {
 	 * that came after it are held, or its zeros would land on them.
 	 */
 	unsigned gaps;
-	struct request *held_first, *held_last;
+	struct request_queue held;
 	bool doubtful; /* who had the LUN before us may have left something to flush */
 	unsigned loss; /* counts LOSTs with unflushed writes: each handle hears of each at its next
 	                  fsync */
@@ -72,7 +77,7 @@ struct handle {
 struct request {
 	struct fs *fs;
 	struct request *prev, *next; /* of fs->requests */
-	struct request *parked_next; /* of fs->parked_first, or of node->held_first */
+	struct request *queued_next; /* of fs->parked, or of node->held */
 	fuse_req_t req;              /* NULL when it has been answered: nobody waits any more */
 	struct node *node;
 	struct handle *handle; /* valid while req is */
@@ -93,8 +98,7 @@ struct request {
 	unsigned drop_bound_ms; /* for how long it is waited for; 0: until it has */
 	bool answered;
 	GSource *drop_timer;
-	uint64_t zero_mark,
-	    written; /* what mark, and node->written or cache_fills, were when it started */
+	uint64_t zero_mark, written, fills; /* what mark, written, cache_fills were at its start */
 	GSource *grace;
 };
 
@@ -111,8 +115,8 @@ struct fs {
 	struct invalidator *invalidator;
 	GPtrArray *nodes;
 	struct slab requests_slab, handles_slab;
-	struct request *requests; /* all that are not answered, or whose I/O is not done */
-	struct request *parked_first, *parked_last; /* those of them that wait for memory */
+	struct request *requests;    /* all that are not answered, or whose I/O is not done */
+	struct request_queue parked; /* those of them that wait for memory */
 	unsigned outstanding;
 	bool refuses_writes;
 	size_t read_memory; /* that READs hold */

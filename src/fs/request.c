@@ -43,6 +43,16 @@ static void request_unlink(struct request **list, struct request *request)
 		request->next->prev = request->prev;
 }
 
+static void request_enqueue(struct request_queue *queue, struct request *request)
+{
+	request->queued_next = NULL;
+	if (queue->first == NULL)
+		queue->first = request;
+	else
+		queue->last->queued_next = request;
+	queue->last = request;
+}
+
 /* ---- signals ---- */
 
 /* Is SIGKILL pending for the thread? So the kernel marks every signal that ends a process. */
@@ -121,7 +131,7 @@ void request_free(struct request *request)
 	pool_put(fs->pool, request->buffer, request->buffer_size);
 	slab_put(&fs->requests_slab, request);
 	fs->outstanding--;
-	if (fs->parked_first != NULL)
+	if (fs->parked.first != NULL)
 		request_wake_parked(fs);
 }
 
@@ -254,22 +264,10 @@ static void request_send_gap(struct request *request)
 
 	request_send(request);
 	node->gaps--;
-	while (node->gaps == 0 && (held = node->held_first) != NULL) {
-		node->held_first = held->parked_next;
+	while (node->gaps == 0 && (held = node->held.first) != NULL) {
+		node->held.first = held->queued_next;
 		request_submit(held);
 	}
-}
-
-static void request_hold(struct request *request)
-{
-	struct node *node = request->node;
-
-	request->parked_next = NULL;
-	if (node->held_first == NULL)
-		node->held_first = request;
-	else
-		node->held_last->parked_next = request;
-	node->held_last = request;
 }
 
 void request_submit(struct request *request)
@@ -277,7 +275,7 @@ void request_submit(struct request *request)
 	struct node *node = request->node;
 
 	if (node->gaps > 0 && request->writes && !request->writeback) {
-		request_hold(request);
+		request_enqueue(&node->held, request);
 		return;
 	}
 	/*
@@ -318,26 +316,21 @@ void request_read(struct request *request)
 {
 	struct fs *fs = request->fs;
 
-	if (fs->parked_first == NULL && fs->read_memory < READ_MEMORY) {
+	if (fs->parked.first == NULL && fs->read_memory < READ_MEMORY) {
 		request_start_read(request);
 		return;
 	}
-	request->parked_next = NULL;
-	if (fs->parked_first == NULL)
-		fs->parked_first = request;
-	else
-		fs->parked_last->parked_next = request;
-	fs->parked_last = request;
+	request_enqueue(&fs->parked, request);
 }
 
 static void request_wake_parked(struct fs *fs)
 {
 	struct request *request;
 
-	while ((request = fs->parked_first) != NULL) {
+	while ((request = fs->parked.first) != NULL) {
 		if (request->req != NULL && fs->read_memory >= READ_MEMORY)
 			return;
-		fs->parked_first = request->parked_next;
+		fs->parked.first = request->queued_next;
 		if (request->req != NULL)
 			request_start_read(request);
 		else
