@@ -5,6 +5,8 @@
 #   make check      installs what is missing, builds, runs all tests
 #   make lint       clang-format, clang-tidy, cppcheck
 #   make check-asan, check-tsan, check-valgrind      the tests under the tools
+#   make soak       faults for a long time: SOAK_SECONDS=1800
+#   make fuzz       RUNS=1000000 inputs of a hostile target (clang, libFuzzer)
 #   make bench      against raw libiscsi, QEMU's FUSE export and nbdfuse
 #   make install DESTDIR= PREFIX=/usr/local
 #
@@ -43,6 +45,7 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 FUSE_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuse/*.c))
 SUPPORT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+TOOLS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
 ALL_SRC     := $(wildcard src/*/*.c tests/*/*.c)
 ALL_HDR     := $(wildcard include/lunfs/*.h src/*/*.h tests/*/*.h)
 
@@ -53,7 +56,7 @@ say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
 # bench's object is made on the way; nobody needs to see it go
 .SECONDARY:
 
-.PHONY: all demo demo-stop check check-asan check-tsan check-valgrind lint format bench install uninstall clean deps deps-dev deps-bench
+.PHONY: all demo demo-stop check check-asan check-tsan check-valgrind soak lint format bench install uninstall clean deps deps-dev deps-bench
 all: $(BUILD)/lunfs
 	@:
 
@@ -73,6 +76,10 @@ $(BUILD)/tests/fuse-tests: $(FUSE_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
 	$(call say,LINK)
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS) -laio
 
+$(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS)
+
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o
 	$(call say,LINK)
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
@@ -89,7 +96,7 @@ $(BUILD)/%.o: %.c
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests
+tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(TOOLS)
 
 deps deps-dev deps-bench:
 	@packaging/install-deps $@
@@ -116,6 +123,12 @@ check-tsan:
 check-valgrind:
 	@$(MAKE) --no-print-directory $(tests)
 	@tests/run $(BUILD) valgrind
+
+# The same test as in check, longer.
+SOAK_SECONDS ?= 1800
+soak: deps
+	@$(MAKE) --no-print-directory $(tests)
+	@longest=$$(($(SOAK_SECONDS) + 900)) LUNFS_SOAK_SECONDS=$(SOAK_SECONDS) FILTER='soak/*' tests/run $(BUILD)
 
 lint: deps-dev
 	@echo '  LINT  clang-format'
