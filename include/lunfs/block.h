@@ -31,7 +31,11 @@ struct io {
 	const struct iovec
 	    *iov; /* data, owned by the submitter, stable until done(); sums up to length */
 	int niov;
-	void (*done)(struct io *io, int error); /* 0 or -errno */
+	/*
+	 * 0 or -errno. -ESTALE, from below a block that retains: LOST came while a WRITE, ZERO,
+	 * DISCARD or FLUSH was on its way; it was done, or not, or done and forgotten.
+	 */
+	void (*done)(struct io *io, int error);
 	/*
 	 * Where not NULL and true: the submitter no longer cares, and what was not sent to the
 	 * target yet need not be. The request ends with -EINTR then, or with its result. The flag
@@ -47,9 +51,11 @@ struct io {
 enum block_event {
 	BLOCK_LOST, /* the target may have forgotten writes that were not flushed; raises the epoch
 	             */
-	BLOCK_RESIZED, /* size is new */
-	BLOCK_CHANGED, /* the content is no longer what was read: drop what is cached */
-	BLOCK_GONE,    /* fails until BACK */
+	BLOCK_FORGOTTEN, /* it has, and nobody keeps them: acknowledged writes may be lost */
+	BLOCK_FENCED,    /* another host has the LUN now: nothing may be sent again (SAFETY.md 7) */
+	BLOCK_RESIZED,   /* size is new */
+	BLOCK_CHANGED,   /* the content is no longer what was read: drop what is cached */
+	BLOCK_GONE,      /* fails until BACK */
 	BLOCK_BACK,
 };
 
@@ -114,6 +120,38 @@ struct pool;
  * the writes that were submitted before it.
  */
 struct block *align_new(struct block *below, struct loop *loop, struct pool *pool);
+
+/*
+ * retain: keeps writes until they are on stable storage (SAFETY.md 1-8).
+ *
+ * A write that is done below is kept in memory until a FLUSH that was sent after it has succeeded
+ * in the same epoch. At LOST all that is kept is sent again, then what was on its way, then what
+ * came meanwhile; so nothing above ever sees -ESTALE. A FLUSH waits for that, and is done anew when
+ * LOST crosses it. Where the LUN has no volatile cache nothing is kept. Above it requests may not
+ * overlap while one of them changes the content: align sees to that.
+ *
+ * With keep unset (-o shared) nothing is kept and nothing that was acknowledged is sent again: LOST
+ * with writes that no FLUSH covers raises FORGOTTEN then, and the next FLUSH fails with -EIO.
+ */
+/* Memory of all LUNs of a mount for what is kept, in bytes; near the limit they flush by
+ * themselves. Each may keep floor bytes whatever the others do: a dead LUN stops nobody. */
+struct retain_memory {
+	size_t limit, floor, used;
+};
+struct retain_stats {
+	uint64_t kept;  /* bytes of the LUN that are kept now */
+	size_t memory;  /* what this takes */
+	bool resending; /* kept data is on its way again, or waits for the target */
+	uint64_t resent_writes, resent_bytes, own_flushes;
+};
+struct block *retain_new(struct block *below, struct loop *loop, struct pool *pool,
+    struct retain_memory *memory, const char *name, bool keep);
+const struct retain_stats *retain_stats(const struct block *retain);
+/* The end of the last byte that is kept; 0 where none is. */
+uint64_t retain_reach(const struct block *retain);
+/* Calls fn for each range of bytes that is kept, in order, adjoining ones as one. */
+void retain_each(
+    const struct block *retain, void (*fn)(uint64_t start, uint64_t end, void *data), void *data);
 
 /*
  * range_lock: who may touch which bytes, in order of asking.

@@ -34,13 +34,17 @@ struct source *source_parse(const char *text, GError **error);
 struct source *source_parse_portal(const char *text, GError **error);
 void source_free(struct source *source);
 
+#define OPTIONS_INFINITY 0xffffffffu
+
 /* -o, by key; the defaults are those of the table in README.md. Durations in milliseconds. */
 struct options {
 	bool read_only, allow_other, allow_root;
-	uid_t uid; /* of the files; the mounter's by default */
+	bool shared; /* other hosts write to the LUN too: nothing acknowledged is sent again */
+	uid_t uid;   /* of the files; the mounter's by default */
 	gid_t gid;
 	mode_t umask; /* 077 */
 	unsigned login_timeout, command_timeout, noop_out_interval, noop_out_timeout;
+	unsigned replacement_timeout; /* OPTIONS_INFINITY: for ever */
 	bool header_digest;
 	char *initiator_name;
 	char *username, *password_file, *username_in, *password_in_file;

@@ -54,11 +54,16 @@ bool fs_mount(struct fs *fs, GError **error);
 void fs_flush_all(struct fs *fs,
     void (*progress)(const char *name, int error, unsigned left, void *data),
     void (*done)(int error, void *data), void *data);
-/* From now on WRITEs get -EIO: else what is acknowledged behind the last flush would be lost. */
+/* From now on WRITE, FALLOCATE and truncations that write get EIO: else what is acknowledged behind
+ * the last flush would be lost. */
 void fs_refuse_writes(struct fs *fs);
 bool fs_is_unflushed(const struct fs *fs);
-/* Ends every request that waits for the target, with -EIO or -EINTR, as their disks return them. */
+/* Answers every request that waits for the target with EIO, now; its I/O ends when its disk returns
+ * it. */
 void fs_cancel_all(struct fs *fs);
+/* The same, and from now on every READ, WRITE and FLUSH is answered so: nobody waits any more
+ * (SAFETY.md 17). */
+void fs_abort(struct fs *fs);
 /* Requests that are being worked on. */
 unsigned fs_outstanding(const struct fs *fs);
 /* Unmounts where still mounted, and frees all but the blocks. Outstanding requests must have ended.

@@ -19,7 +19,7 @@ struct portal {
 
 /* What a login needs. All strings are borrowed and must outlive the session. */
 struct login {
-	struct portal portal;
+	const GPtrArray *portals;              /* of struct portal; at least one, tried in turn */
 	const char *target;                    /* IQN; NULL for a discovery session */
 	const char *initiator_name;            /* IQN */
 	const char *username, *password;       /* CHAP; NULL: none */
@@ -31,9 +31,10 @@ struct login {
 };
 
 enum session_event {
-	SESSION_READY,  /* logged in: the first time, and each time after LOST */
-	SESSION_LOST,   /* every outstanding command was returned with -EIO; it logs in again by
-	                   itself */
+	SESSION_UP,     /* logged in: the first time, and each time after LOST. Commands may be
+	                   sent; session_verified() ends the outage */
+	SESSION_LOST,   /* every outstanding command is returned with -ESTALE next; it logs in again
+	                   by   itself */
 	SESSION_FAILED, /* the first login failed: text says why and what to do; nothing follows */
 	SESSION_CLOSED, /* session_close() is done */
 };
@@ -45,19 +46,80 @@ typedef void (*session_event_fn)(
 /* Starts to log in; the outcome comes as an event, never from inside. */
 struct session *session_new(
     struct loop *loop, const struct login *login, session_event_fn fn, void *data);
-/* Where commands go. Those that find no session end with -EIO. */
+/* Where commands go. Those that find no session end with -ESTALE. */
 struct scsi_port *session_port(struct session *session);
+/* What the session is for is proved to be the same as before the loss: it is READY. */
+void session_verified(struct session *session);
+/*
+ * Is the session through another portal group than the one before? Old commands may be alive there
+ * (SAFETY.md 11): they are to be ended with session_reset_lun() before anything else is sent.
+ */
+bool session_changed_group(const struct session *session);
+/* LOGICAL UNIT RESET (RFC 7143, 11.5.1); done(ok) is called once, unless the session is lost. */
+void session_reset_lun(
+    struct session *session, uint16_t lun, void (*done)(bool ok, void *data), void *data);
 /* Logs out, at most for timeout_ms, then CLOSED. Outstanding commands end with -EIO. */
 void session_close(struct session *session, unsigned timeout_ms);
 /* Ends whatever is left at once; outstanding commands end with -EIO before it returns. No event
  * follows. */
 void session_free(struct session *session);
 
+/* It stands, and session_verified() was called since. */
+bool session_is_ready(const struct session *session);
+/* "ready", "waiting", ... */
 const char *session_state_name(const struct session *session);
 /* The address in use, "10.0.0.5:3260" or "[::1]:3260"; "" where none. */
 const char *session_address(const struct session *session);
-unsigned session_reconnects(const struct session *session);
 const char *session_last_error(const struct session *session);
+
+/* A time without a session. */
+struct outage {
+	int64_t began_us;  /* wall clock, microseconds since 1970 */
+	int64_t lasted_ms; /* up to session_verified(); of one that lasts, until now */
+	unsigned attempts; /* logins tried */
+	bool over;
+	const char *reason; /* the session's own */
+};
+/* Logins after the first. */
+unsigned session_reconnects(const struct session *session);
+/* How many there were; *last is the latest, where there is one. */
+unsigned session_outages(const struct session *session, struct outage *last);
+/*
+ * For how long it has been lost again as soon as it stood; milliseconds, 0: it is steady. Who else
+ * logs in with the same initiator name and ISID takes it away so (SAFETY.md 11).
+ */
+int64_t session_fleeting_ms(const struct session *session);
+
+/* ---- nexus: the way to one logical unit, which outlasts the session ---- */
+
+/*
+ * A port for one logical unit (I_T_L nexus, SAM-5 4.7) above a session's. It owns each command from
+ * execute() to done(). While the session is away, and until the logical unit was proved to be the
+ * same, commands wait, in order; of those that were at the target, the ones that may be replayed
+ * wait too, and the others end with -ESTALE. After replacement_timeout all that waits ends with
+ * -EIO, and what comes, at once.
+ */
+struct nexus;
+
+/* replacement_timeout: milliseconds; UINT_MAX: for ever. expired() when it is over, before any
+ * command ends for that. */
+struct nexus *nexus_new(struct loop *loop, struct scsi_port *below, unsigned replacement_timeout_ms,
+    void (*expired)(void *data), void *data);
+struct scsi_port *nexus_port(struct nexus *nexus);
+/* The session is lost. To be called before anybody above hears of it, and before it returns its
+ * commands. */
+void nexus_lost(struct nexus *nexus);
+/* The logical unit is there and the same: what waits is sent, in order. */
+void nexus_open(struct nexus *nexus);
+/* It will not be used until nexus_open(): what waits ends with -EIO, and what comes. */
+void nexus_fail(struct nexus *nexus);
+/* Its commands are all done then. */
+void nexus_free(struct nexus *nexus);
+/* Commands that wait, and those that were sent once more since the start. */
+unsigned nexus_waiting(const struct nexus *nexus);
+uint64_t nexus_resent(const struct nexus *nexus);
+/* For how long no command was done while there were some to do; milliseconds, 0: all is well. */
+int64_t nexus_away_ms(const struct nexus *nexus);
 
 /* ---- discovery ---- */
 
@@ -72,10 +134,10 @@ struct discovered_target {
 };
 
 /*
- * SendTargets=All at login->portal. done() gets an array of struct discovered_target (its own until
- * it returns), or NULL and a sentence; never from inside discovery_start(). The portal that
- * answered stands first for a target that names none. Returns a handle for discovery_free(), to be
- * called after done().
+ * SendTargets=All at the first of login->portals. done() gets an array of struct discovered_target
+ * (its own until it returns), or NULL and a sentence; never from inside discovery_start(). The
+ * portal that answered stands first for a target that names none. Returns a handle for
+ * discovery_free(), to be called after done().
  */
 struct discovery;
 struct discovery *discovery_start(struct loop *loop, const struct login *login,

@@ -25,9 +25,9 @@ struct target_login {
 void target_login_fill(const struct target_login *from, struct login *login);
 
 /*
- * Logs in at the first of portals (of struct portal; taken over) that lets us, and probes lun, or
- * all of -1. probed() is called once, never from inside: with error NULL, or the sentence that says
- * what failed.
+ * Logs in at the first of portals (of struct portal; taken over, see portals_new()) that lets us,
+ * and probes lun, or all of -1. probed() is called once, never from inside: with error NULL, or the
+ * sentence that says what failed.
  */
 struct target *target_new(struct loop *loop, const struct target_login *login, const char *name,
     GPtrArray *portals, unsigned number, int lun,
@@ -41,19 +41,41 @@ void target_close(
 /* What is left of it, session included; its disks' requests are all done then. */
 void target_free(struct target *target);
 
+/* A list for portals, which owns them. */
+GPtrArray *portals_new(void);
+void portals_add(GPtrArray *portals, const char *host, uint16_t port);
+
 /* A LUN as a block: the whole stack, ready for a file. */
 struct disk {
 	struct lun_info info;
-	char *name;               /* of the file: "lun0.img" */
-	bool read_only, verified; /* seen to be the same since the session came back */
-	struct block *top, *scsi;
+	char *name; /* of the file: "lun0.img" */
+	bool read_only;
+	struct block *top, *retain, *scsi;
+	struct nexus *nexus;
+	char *trouble; /* why it cannot be used now, or NULL */
+
+	/* private to disk.c */
+	struct target *target;
+	struct probe *probe;
+	GSource *recheck;
+	unsigned absent_ms, hung_ms; /* the next pause before it is asked */
+	enum { DISK_OPEN, DISK_AWAY, DISK_ASKED, DISK_ANSWERED } state;
+	bool ask_again, stale_probe; /* it began in a session that was lost */
+	bool reset_due;              /* old commands may be alive in another portal group */
 };
 /*
  * Puts a stack on each LUN that is shown as a file; array of struct disk, owned by target. From
  * here on the target looks after them when its session is lost and comes back.
  */
-GPtrArray *target_make_disks(struct target *target, struct pool *pool, bool read_only);
+GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
+    const struct options *options);
 const GPtrArray *target_disks(const struct target *target);
+/* Commands and kept writes that were sent again since the start, and since the last outage began.
+ */
+uint64_t target_resent(const struct target *target, uint64_t *since_outage);
+/* "lun0.img: bytes 0-4095, 1048576-2097151 (...)": what was acknowledged and is not known to be on
+ * stable storage; NULL where all is. */
+char *disk_describe_unstable(const struct disk *disk);
 
 /* ---- the mount ---- */
 

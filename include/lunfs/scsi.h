@@ -61,13 +61,19 @@ struct scsi_command {
 	int niov;
 	bool exact; /* a READ or WRITE of data: any residual or missing byte is an error (SAFETY.md
 	               13) */
-	unsigned timeout_ms;                        /* 0: the port's command_timeout */
+	unsigned timeout_ms; /* 0: the port's command_timeout */
+	bool replay;         /* may be executed twice: sent again by itself after a loss (SAFETY.md
+	                        12) */
+	const bool *cancelled; /* as io's: what was not sent need not be, and ends with -EINTR */
 	void (*done)(struct scsi_command *command); /* exactly once, never from inside execute() */
 	void *data;                                 /* the submitter's */
 
-	/* what came: error is 0, and status is the target's; or error is -errno, and the command
-	 * has no answer */
+	/*
+	 * What came: error is 0, and status is the target's; or error is -errno, and the command
+	 * has no answer. -ESTALE: the session was lost, and it was executed, or not.
+	 */
 	int error;
+	bool timed_out; /* with -ESTALE: because this one took longer than timeout_ms */
 	uint8_t status;
 	struct sense sense; /* with CHECK CONDITION */
 	uint32_t received;  /* bytes of Data-In, where the port knows; length less the residual */
@@ -77,7 +83,16 @@ struct scsi_command {
 	void *port_owner, *port_data;
 	int64_t deadline_ms;
 	uint64_t canary;
+	/* a nexus's, which hands it on to another port */
+	void (*nexus_done)(struct scsi_command *command);
+	void *nexus;
+	uint64_t nexus_order;
 };
+
+static inline bool scsi_command_is_cancelled(const struct scsi_command *command)
+{
+	return command->cancelled && *command->cancelled;
+}
 
 struct scsi_port;
 struct scsi_port_ops {
@@ -88,6 +103,7 @@ struct scsi_port {
 	/* The largest WRITE and READ that travel without a round trip of their own; bytes, 0: no
 	 * limit. */
 	uint32_t write_burst, read_burst;
+	unsigned command_timeout_ms; /* of a command that names no other */
 };
 
 static inline void scsi_execute(struct scsi_port *port, struct scsi_command *command)
@@ -112,6 +128,12 @@ enum sense_action sense_judge(const struct scsi_command *command, int *error);
 /* "WRITE(16): NOT READY (2), medium not present (3Ah/00h)"; writes at most size bytes, returns
  * buffer. */
 const char *sense_describe(const struct scsi_command *command, char *buffer, size_t size);
+/* Has another host taken the LUN over: RESERVATIONS PREEMPTED, RELEASED, REGISTRATIONS PREEMPTED
+ * (2Ah/03h to 05h; SAFETY.md 7). */
+static inline bool sense_is_preempted(const struct sense *sense)
+{
+	return sense->asc == 0x2a && sense->ascq >= 0x03 && sense->ascq <= 0x05;
+}
 const char *scsi_opcode_name(uint8_t opcode);
 
 /* ---- big-endian fields ---- */
@@ -172,6 +194,8 @@ struct lun_info {
 	bool write_protected, fua,
 	    write_cache;   /* mode pages; write_cache is true where unknown (SAFETY.md 1) */
 	bool unmap_zeroes; /* LBPME, LBPRZ and LBPWS: WRITE SAME with UNMAP leaves zeros */
+	bool was_reset; /* while it was asked it told of a reset (29h): what was not flushed may be
+	                   lost */
 	/* Why it has no capacity now ("no medium"), or "". A disk or CD with a fault is shown as a
 	 * fault. */
 	char fault[160];
@@ -179,6 +203,8 @@ struct lun_info {
 
 /* "disk", "CD/DVD", "tape", ... */
 const char *scsi_type_name(uint8_t type);
+/* Can its designator not tell it from another one: none, or made from target and LUN numbers. */
+bool lun_identity_is_weak(const struct lun_info *info);
 /* Is it shown as a file: types 0, 4, 5, 7 (SBC block devices and MMC). */
 bool scsi_type_is_block(uint8_t type);
 
@@ -193,6 +219,14 @@ struct probe;
 struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
     void (*done)(const struct lun_info *luns, unsigned count, const char *error, void *data),
     void *data);
+/* Is done() still to come? */
+bool probe_is_busy(const struct probe *probe);
+/* Did a LUN tell it that another host has taken it over (2Ah/03h to 05h), whatever came of the
+ * rest?
+ */
+bool probe_was_preempted(const struct probe *probe);
+/* Did a command of it take longer than it may? */
+bool probe_timed_out(const struct probe *probe);
 /* Only after done(), or once the port has returned every command. */
 void probe_free(struct probe *probe);
 
@@ -206,14 +240,28 @@ void probe_free(struct probe *probe);
 struct block *disk_new(struct loop *loop, struct scsi_port *port, const struct lun_info *info,
     const char *name, bool read_only);
 /*
- * The session below was lost, or came back. LOST goes up with the first; while it is away requests
- * fail with -EIO. After it came back the disk stays closed until disk_verify() has seen the same
- * LUN.
+ * The session below was lost: LOST goes up, and what the disk was about to write ends with -ESTALE.
  */
-void disk_port_lost(struct block *disk);
-/* Compares with what the disk was made from: same designator, same block size; reopens, or says
- * GONE. */
-bool disk_verify(struct block *disk, const struct lun_info *info);
+void disk_lost(struct block *disk);
+/* Nobody will reach the LUN for a while, or it is another one: GONE goes up. disk_back() ends it.
+ */
+void disk_gone(struct block *disk);
+void disk_back(struct block *disk);
+/* Another host has taken the LUN over: FENCED goes up. */
+void disk_fenced(struct block *disk);
+enum disk_verdict {
+	DISK_SAME,   /* what changed of it is known now; another capacity was told upwards */
+	DISK_ABSENT, /* it is not ready: ask again */
+	DISK_OTHER, /* another logical unit, or one that lost what is needed of it (SAFETY.md 14) */
+};
+/*
+ * Compares with what the disk was made from: designator, block size, and a capacity of reach bytes
+ * at least. text (of size bytes) gets what is wrong, naming both.
+ */
+enum disk_verdict disk_verify(
+    struct block *disk, const struct lun_info *info, uint64_t reach, char *text, size_t size);
+/* Calls fn(data), on an answer of the LUN, when what is known of it is to be asked for again. */
+void disk_on_attention(struct block *disk, void (*fn)(void *data), void *data);
 
 /* Counters, for status. */
 struct disk_stats {

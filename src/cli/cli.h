@@ -17,8 +17,9 @@ int cli_status(int argc, char **argv);
 /* Prints "lunfs: message", frees the error, and returns the status that belongs to it. */
 int cli_fail(GError *error);
 int cli_usage(const char *format, ...) G_GNUC_PRINTF(1, 2);
-/* Sends command to a mount's process and calls line() with each answer until "done"; false where
- * there is none. */
-bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data);
+/* Sends command to a mount's process and calls line() with each answer until the event last; false
+ * where there is none. */
+bool cli_ask(int fd, const char *command, const char *last,
+    void (*line)(GHashTable *answer, void *data), void *data);
 /* Only listens, until the event last. */
 bool cli_listen(int fd, const char *last, void (*line)(GHashTable *answer, void *data), void *data);

@@ -53,10 +53,11 @@ bool cli_listen(int fd, const char *last, void (*line)(GHashTable *answer, void 
 	return done;
 }
 
-bool cli_ask(int fd, const char *command, void (*line)(GHashTable *answer, void *data), void *data)
+bool cli_ask(int fd, const char *command, const char *last,
+    void (*line)(GHashTable *answer, void *data), void *data)
 {
 	g_autofree char *request = g_strdup_printf("{\"command\": \"%s\"}\n", command);
 
 	return send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request) &&
-	       cli_listen(fd, "done", line, data);
+	       cli_listen(fd, last, line, data);
 }

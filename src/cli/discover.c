@@ -82,11 +82,9 @@ static void discover_probed(struct target *target, const char *error, void *data
 static void discover_ask_target(struct discover *discover, const struct discovered_target *found)
 {
 	const struct source *at = discover->portal;
-	GPtrArray *portals = g_ptr_array_new();
-	struct portal *portal = g_new(struct portal, 1);
+	GPtrArray *portals = portals_new();
 
-	*portal = (struct portal){.host = g_strdup(at->host), .port = at->port};
-	g_ptr_array_add(portals, portal);
+	portals_add(portals, at->host, at->port);
 	discover->unfinished++;
 	g_ptr_array_add(
 	    discover->targets, target_new(discover->loop, &discover->login, found->name, portals,
@@ -130,8 +128,9 @@ static int discover_run(struct discover *discover)
 	discover->targets = g_ptr_array_new();
 	discover->lines = g_ptr_array_new_with_free_func(g_free);
 	target_login_fill(&discover->login, &discover->discovery_login);
-	discover->discovery_login.portal =
-	    (struct portal){discover->portal->host, discover->portal->port};
+	g_autoptr(GPtrArray) portals = portals_new();
+	portals_add(portals, discover->portal->host, discover->portal->port);
+	discover->discovery_login.portals = portals;
 	discovery =
 	    discovery_start(discover->loop, &discover->discovery_login, discover_done, discover);
 	loop_run(discover->loop);

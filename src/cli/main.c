@@ -12,7 +12,7 @@
 static const char usage[] =
     "usage: lunfs SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]   show LUNs as files\n"
     "       lunfs mount SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]\n"
-    "       lunfs umount MOUNTPOINT                             flush, then unmount\n"
+    "       lunfs umount [-f] MOUNTPOINT                        flush, then unmount; -f: at once\n"
     "       lunfs discover PORTAL [--luns] [-o OPTION,...]      which targets are there\n"
     "       lunfs status [MOUNTPOINT] [--json]                  sessions, LUNs, counters\n"
     "       lunfs --help | --version\n"
@@ -24,6 +24,7 @@ static const char usage[] =
     "\n"
     "options (-o KEY[=VALUE],...):\n"
     "  ro, rw                        read-only, or not (rw)\n"
+    "  shared                        other hosts write to the LUN too (a cluster file system)\n"
     "  allow_other, allow_root       let others in, or root\n"
     "  uid=, gid=, umask=            of the files (the mounter's; 077)\n"
     "  username=, password_file=     CHAP; or LIBISCSI_CHAP_USERNAME, LIBISCSI_CHAP_PASSWORD\n"
@@ -35,6 +36,8 @@ static const char usage[] =
     "  login_timeout=                until a login must have worked (15s)\n"
     "  command_timeout=              until a command must be answered (30s)\n"
     "  noop_out_interval=, noop_out_timeout=   keepalive (5s, 5s; interval 0 is off)\n"
+    "  replacement_timeout=          how long I/O waits for a lost target (120s; infinity)\n"
+    "  profile=aws                   the timeouts that AWS Storage Gateway asks for\n"
     "  loglevel=error|warning|info|debug       (info)\n"
     "\n"
     "lunfs(1) tells the rest.\n";

@@ -23,7 +23,7 @@ static int print_status(const struct mounted *mounted, bool json)
 	int fd = control_connect(mounted);
 
 	if (fd >= 0) {
-		cli_ask(fd, json ? "status-json" : "status", status_line, &text);
+		cli_ask(fd, json ? "status-json" : "status", "done", status_line, &text);
 		close(fd);
 	}
 	if (text == NULL) {

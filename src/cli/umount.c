@@ -1,13 +1,15 @@
 /*
- * umount.c - lunfs umount MOUNTPOINT: returns when everything is stable at the target and the
+ * umount.c - lunfs umount [-f] MOUNTPOINT: returns when everything is stable at the target and the
  * process is gone.
  *
  * First the mount's process flushes, with progress; then the mount is taken out of the tree; then
  * the process logs out and ends, which closes the socket. A mount whose process died is only taken
- * out.
+ * out. By force all who wait for the target are told so at once, and nothing is waited for that
+ * does not come by itself.
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,6 +21,9 @@
 #include "lunfs/mount.h"
 
 #define LAST_MOMENT_MS 5000
+#define FORCED_S       10 /* longer than the process takes, if it is not stuck */
+
+#define HINT_S 2
 
 struct flush {
 	char *error;
@@ -40,6 +45,15 @@ static void flush_line(GHashTable *answer, void *data)
 		flush->error = g_strdup(error);
 }
 
+/* A target that is away makes it wait: somebody may want to know how to stop. */
+static void hint(int signal_number)
+{
+	static const char text[] = "waiting for the target ('lunfs umount -f' does not wait)\n";
+
+	(void)signal_number;
+	(void)!write(STDERR_FILENO, text, sizeof text - 1);
+}
+
 /* A handle on the process behind the socket; -1 where there is none, as in another namespace. */
 static int process_of(int fd)
 {
@@ -59,6 +73,55 @@ static void wait_for_end(int fd, int process, struct flush *flush)
 		(void)poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, LAST_MOMENT_MS);
 }
 
+static int tell_outcome(const struct mounted *mounted, struct flush *flush)
+{
+	if (flush->error == NULL)
+		return 0;
+	fprintf(stderr,
+	    "lunfs: %s is unmounted, but what was written since the last sync may be lost: %s\n",
+	    mounted->mountpoint, flush->error);
+	g_free(flush->error);
+	return LUNFS_ERROR_FAILED;
+}
+
+/* For a process that does not answer. Its end releases who waits, too. */
+static char *kill_process(int process)
+{
+	if (process >= 0 && syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0) == 0)
+		return g_strdup("its process did not answer, and was killed");
+	return g_strdup("its process cannot be asked to flush");
+}
+
+static int unmount_by_force(const struct mounted *mounted)
+{
+	struct flush flush = {.terminal = false};
+	int fd = control_connect(mounted);
+	int process = fd >= 0 ? process_of(fd) : -1;
+	const struct timeval patience = {.tv_sec = FORCED_S};
+	GError *error = NULL;
+	int status;
+
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	if ((fd < 0 || !cli_ask(fd, "abort", "end", flush_line, &flush)) && flush.error == NULL)
+		flush.error = kill_process(process);
+	bool detached = mounted_detach(mounted, true, &error);
+	if (process >= 0)
+		(void)poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, LAST_MOMENT_MS);
+	struct mounted *still = detached ? NULL : mounted_find(mounted->mountpoint);
+	if (still != NULL) {
+		mounted_free(still);
+		g_free(flush.error);
+		status = cli_fail(error);
+	} else { /* the process may have been faster */
+		g_clear_error(&error);
+		status = tell_outcome(mounted, &flush);
+	}
+	close(fd);
+	close(process);
+	return status;
+}
+
 static int unmount(const struct mounted *mounted)
 {
 	struct flush flush = {.terminal = isatty(STDERR_FILENO) != 0};
@@ -70,9 +133,14 @@ static int unmount(const struct mounted *mounted)
 
 	if (fd < 0 && !dead)
 		flush.error = g_strdup("its process cannot be asked to flush");
+	if (flush.terminal) {
+		(void)signal(SIGALRM, hint);
+		(void)alarm(HINT_S);
+	}
 
-	if (fd >= 0 && !cli_ask(fd, "flush", flush_line, &flush) && flush.error == NULL)
+	if (fd >= 0 && !cli_ask(fd, "flush", "done", flush_line, &flush) && flush.error == NULL)
 		flush.error = g_strdup("the mount's process ended");
+	(void)alarm(0);
 	if (!mounted_detach(mounted, dead, &error)) {
 		g_free(flush.error);
 		close(fd);
@@ -84,24 +152,21 @@ static int unmount(const struct mounted *mounted)
 		close(fd);
 		close(process);
 	}
-	if (flush.error == NULL)
-		return 0;
-	fprintf(stderr,
-	    "lunfs: %s is unmounted, but what was written since the last sync may be lost: %s\n",
-	    mounted->mountpoint, flush.error);
-	g_free(flush.error);
-	return LUNFS_ERROR_FAILED;
+	return tell_outcome(mounted, &flush);
 }
 
 int cli_umount(int argc, char **argv)
 {
-	if (argc != 1 || argv[0][0] == '-')
-		return cli_usage("usage: lunfs umount MOUNTPOINT");
-	struct mounted *mounted = mounted_find(argv[0]);
+	bool force = argc > 0 && strcmp(argv[0], "-f") == 0;
+	const char *path = argv[force];
+
+	if (argc != 1 + force || path[0] == '-')
+		return cli_usage("usage: lunfs umount [-f] MOUNTPOINT");
+	struct mounted *mounted = mounted_find(path);
 	if (mounted == NULL)
 		return cli_fail(g_error_new(
-		    LUNFS_ERROR, LUNFS_ERROR_FAILED, "%s: no lunfs is mounted there", argv[0]));
-	int status = unmount(mounted);
+		    LUNFS_ERROR, LUNFS_ERROR_FAILED, "%s: no lunfs is mounted there", path));
+	int status = force ? unmount_by_force(mounted) : unmount(mounted);
 	mounted_free(mounted);
 	return status;
 }

@@ -4,6 +4,9 @@
  * One table says what each key is; one setter for each kind of value says what it takes. No message
  * repeats the value of a key that is unknown or holds a secret: 'pasword=...' is a misspelling of
  * that too.
+ *
+ * A profile is a set of values for keys that were not given, wherever they stand: so what was given
+ * is remembered, behind the struct options that the others see.
  */
 #include "lunfs/config.h"
 
@@ -22,8 +25,9 @@ struct key;
 typedef bool setter(
     struct options *options, const struct key *key, const char *value, GError **error);
 
-static setter set_true, set_false, set_string, set_duration, set_interval, set_uid, set_gid,
-    set_umask, set_digest, set_log_level, pass_on, drop, refuse_secret, refuse_later;
+static setter set_true, set_false, set_string, set_duration, set_interval, set_patience, set_uid,
+    set_gid, set_umask, set_digest, set_log_level, set_profile, pass_on, drop, refuse_secret,
+    refuse_later;
 
 enum takes { NO_VALUE, A_VALUE, MAYBE_A_VALUE };
 
@@ -40,6 +44,7 @@ struct key {
 static const struct key keys[] = {
 	{"ro",                NO_VALUE, set_true,     FIELD(read_only)},
 	{"rw",                NO_VALUE, set_false,    FIELD(read_only)},
+	{"shared",            NO_VALUE, set_true,     FIELD(shared)},
 	{"allow_other",       NO_VALUE, set_true,     FIELD(allow_other)},
 	{"allow_root",        NO_VALUE, set_true,     FIELD(allow_root)},
 	{"uid",               A_VALUE,  set_uid,      0},
@@ -48,7 +53,9 @@ static const struct key keys[] = {
 	{"login_timeout",     A_VALUE,  set_duration, FIELD(login_timeout)},
 	{"command_timeout",   A_VALUE,  set_duration, FIELD(command_timeout)},
 	{"noop_out_interval", A_VALUE,  set_interval, FIELD(noop_out_interval)},
-	{"noop_out_timeout",  A_VALUE,  set_duration, FIELD(noop_out_timeout)},
+	{"noop_out_timeout",  A_VALUE,  set_interval, FIELD(noop_out_timeout)},
+	{"replacement_timeout", A_VALUE, set_patience, FIELD(replacement_timeout)},
+	{"profile",           A_VALUE,  set_profile,  0},
 	{"header_digest",     A_VALUE,  set_digest,   0},
 	{"initiator_name",    A_VALUE,  set_string,   FIELD(initiator_name)},
 	{"username",          A_VALUE,  set_string,   FIELD(username)},
@@ -61,13 +68,10 @@ static const struct key keys[] = {
 	{"password_in", MAYBE_A_VALUE, refuse_secret, 0},
 
 	/* Of later versions. */
-	{"shared",              MAYBE_A_VALUE, refuse_later, 0},
 	{"cache",               MAYBE_A_VALUE, refuse_later, 0},
 	{"cache_size",          MAYBE_A_VALUE, refuse_later, 0},
 	{"dirty_expire",        MAYBE_A_VALUE, refuse_later, 0},
 	{"readahead",           MAYBE_A_VALUE, refuse_later, 0},
-	{"replacement_timeout", MAYBE_A_VALUE, refuse_later, 0},
-	{"profile",             MAYBE_A_VALUE, refuse_later, 0},
 
 	/* Flags of the mount, which libfuse and fusermount3 know. */
 	{"suid",    NO_VALUE, pass_on, 0}, {"nosuid",  NO_VALUE, pass_on, 0},
@@ -94,6 +98,24 @@ static const struct key keys[] = {
 	{"default_permissions", NO_VALUE, drop, 0}, /* always on */
 };
 /* clang-format on */
+
+/* The gateway's guide, "Customizing Your Linux iSCSI Settings": it may take minutes to answer. */
+static const struct preset {
+	const char *key;
+	unsigned milliseconds;
+} aws_presets[] = {
+    {"replacement_timeout", 600 * SECOND},
+    {"noop_out_interval", 60 * SECOND},
+    {"noop_out_timeout", 600 * SECOND},
+    {"command_timeout", 600 * SECOND},
+};
+
+/* What options_new() makes. */
+struct parsed_options {
+	struct options options; /* the first member */
+	bool given[G_N_ELEMENTS(keys)];
+	bool aws;
+};
 
 __attribute__((format(printf, 2, 3))) static bool fail(GError **error, const char *format, ...)
 {
@@ -181,6 +203,20 @@ static bool set_interval(
 	return true;
 }
 
+static bool set_patience(
+    struct options *options, const struct key *key, const char *value, GError **error)
+{
+	unsigned milliseconds = OPTIONS_INFINITY;
+
+	if (strcmp(value, "infinity") != 0 && !duration_parse(value, &milliseconds))
+		return fail(error,
+		    "option '%s': '%s' is not a time like 120s, 2m or 1h, up to 24h, nor 0 to fail "
+		    "at once, nor 'infinity'",
+		    key->name, value);
+	G_STRUCT_MEMBER(unsigned, options, key->offset) = milliseconds;
+	return true;
+}
+
 /* The largest number is what chown(2) takes for "leave it". */
 static bool id_parse(const char *text, unsigned *id)
 {
@@ -256,6 +292,16 @@ static bool set_log_level(
 	}
 	return fail(
 	    error, "option '%s': '%s' is none of error, warning, info, debug", key->name, value);
+}
+
+static bool set_profile(
+    struct options *options, const struct key *key, const char *value, GError **error)
+{
+	if (strcmp(value, "aws") != 0)
+		return fail(error, "option '%s': there is no profile '%s': the one there is is aws",
+		    key->name, value);
+	((struct parsed_options *)options)->aws = true;
+	return true;
 }
 
 static bool pass_on(
@@ -371,7 +417,18 @@ static bool parse_item(struct options *options, char *item, GError **error)
 	if (key->takes == A_VALUE && (!value || !*value))
 		return fail(
 		    error, "option '%s' needs a value: write %s=VALUE", key->name, key->name);
+	((struct parsed_options *)options)->given[key - keys] = true;
 	return key->set(options, key, value, error);
+}
+
+static void apply_profile(struct parsed_options *parsed)
+{
+	for (size_t i = 0; parsed->aws && i < G_N_ELEMENTS(aws_presets); i++) {
+		const struct key *key = find_key(aws_presets[i].key);
+		if (!parsed->given[key - keys])
+			G_STRUCT_MEMBER(unsigned, &parsed->options, key->offset) =
+			    aws_presets[i].milliseconds;
+	}
 }
 
 /* The next item, without the '\' before a comma, and *text moves behind it. Empty ones do no harm.
@@ -401,6 +458,10 @@ bool options_parse(struct options *options, const char *text, GError **error)
 		if (*item && !parse_item(options, item, error))
 			return false;
 	}
+	apply_profile((struct parsed_options *)options);
+	if (options->noop_out_interval != 0 && options->noop_out_timeout == 0)
+		return fail(error, "option 'noop_out_timeout' must be above 0 unless "
+		                   "'noop_out_interval' is 0, for no keepalive");
 	if (options->allow_other && options->allow_root)
 		return fail(error, "options 'allow_other' and 'allow_root' exclude each other: "
 		                   "leave one of them out");
@@ -409,7 +470,8 @@ bool options_parse(struct options *options, const char *text, GError **error)
 
 struct options *options_new(void)
 {
-	struct options *options = g_new0(struct options, 1);
+	struct parsed_options *parsed = g_new0(struct parsed_options, 1);
+	struct options *options = &parsed->options;
 	*options = (struct options){
 	    .uid = getuid(),
 	    .gid = getgid(),
@@ -418,6 +480,7 @@ struct options *options_new(void)
 	    .command_timeout = 30 * SECOND,
 	    .noop_out_interval = 5 * SECOND,
 	    .noop_out_timeout = 5 * SECOND,
+	    .replacement_timeout = 120 * SECOND,
 	};
 	return options;
 }
@@ -432,5 +495,5 @@ void options_free(struct options *options)
 	g_free(options->username_in);
 	g_free(options->password_in_file);
 	g_free(options->fuse_options);
-	g_free(options);
+	g_free((struct parsed_options *)options);
 }

@@ -177,6 +177,10 @@ void file_read(
 		fuse_reply_buf(req, NULL, 0);
 		return;
 	}
+	if (fs->aborted) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	struct request *request = request_new(fs, req, node, handle_of(info), reply_read);
 	request->io.op = IO_READ;
 	request->io.offset = start;
@@ -201,7 +205,7 @@ static void request_zero_gap(
 		request->zero.length = start - handle->mark;
 		request->stale_end = start;
 	}
-	handle->mark = MAX(handle->mark, end);
+	request->own_mark = handle->mark = MAX(handle->mark, end);
 }
 
 /* Did not work: what was to be zero may be old, and is still due. */
@@ -351,6 +355,8 @@ void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse
 			fuse_reply_err(req, EINVAL);
 	} else if (handle->mark == MARK_NONE || size <= handle->mark) {
 		file_set_mark(req, handle, size);
+	} else if (node->fs->refuses_writes) {
+		fuse_reply_err(req, EIO);
 	} else {
 		struct request *request = request_new(node->fs, req, node, handle, reply_truncated);
 
@@ -384,6 +390,10 @@ void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t
 	}
 	if (end > node->block->size && (!zero || !keep_size)) {
 		fuse_reply_err(req, ENOSPC);
+		return;
+	}
+	if (fs->refuses_writes) {
+		fuse_reply_err(req, EIO);
 		return;
 	}
 	end = MIN(end, node->block->size);
@@ -439,6 +449,11 @@ static void file_start_flush(fuse_req_t req, struct handle *handle)
 {
 	struct fs *fs = fuse_req_userdata(req);
 	struct node *node = handle->node;
+
+	if (fs->aborted) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	struct request *request = request_new(fs, req, node, handle, reply_flushed);
 	request->io.op = IO_FLUSH;
 	request_submit(request);
@@ -469,20 +484,53 @@ void file_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_in
 
 /* ---- what the disk tells ---- */
 
+/*
+ * What was acknowledged and not flushed may be gone: the next fsync of everybody who had the file
+ * open says so (as Linux does since 4.13).
+ */
+static void node_forgotten(struct node *node)
+{
+	if (node->written == node->flushed)
+		return;
+	if (node->handles != NULL)
+		log_warning(
+		    "%s: the target may have lost writes that were not yet synced", node->name);
+	node->loss++;
+}
+
+/*
+ * The kernel drops what it knows of the size, and its pages from the smaller of both on, also where
+ * it grew: of the page that the old end lay in it has the rest as zeros, and maybe more such pages,
+ * from READs beyond the end that came before it knew.
+ */
+static void node_resized(struct node *node)
+{
+	uint64_t size = node->block->size;
+	uint64_t start = MIN(node->size, size);
+
+	node->size = size;
+	if (node->fs->session == NULL)
+		return;
+	for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
+		if (handle->mark != MARK_NONE)
+			handle->mark = MIN(handle->mark, size);
+	/* cached_end stays: those pages are there until they are dropped. */
+	invalidator_drop(node, start - start % node->fs->page_size, END_OF_FILE, NULL, NULL);
+}
+
+/*
+ * LOST alone changes nothing here: below, what was written is kept and written again, and so the
+ * kernel's pages are as good as before.
+ */
 void file_event(struct block *block, enum block_event event, void *data)
 {
 	struct node *node = data;
 
 	(void)block;
-	/*
-	 * What was acknowledged and not flushed may be gone: the next fsync of everybody who had
-	 * the file open says so (as Linux does since 4.13). Nothing is left to flush of it.
-	 */
-	if (event == BLOCK_LOST && node->written != node->flushed &&
-	    node->block->limits.volatile_cache) {
-		if (node->handles != NULL)
-			log_warning("%s: the target may have lost writes that were not yet synced",
-			    node->name);
-		node->loss++;
-	}
+	if (event == BLOCK_FORGOTTEN)
+		node_forgotten(node);
+	else if (event == BLOCK_RESIZED)
+		node_resized(node);
+	else if (event == BLOCK_CHANGED && node->fs->session != NULL)
+		invalidator_drop(node, 0, END_OF_FILE, NULL, NULL);
 }

@@ -113,7 +113,6 @@ bool fs_mount(struct fs *fs, GError **error)
 		return false;
 	}
 	fs->channel = channel_new(fs);
-	fs->invalidator = invalidator_new(fs);
 	return true;
 }
 
@@ -213,8 +212,18 @@ bool fs_is_unflushed(const struct fs *fs)
 
 void fs_cancel_all(struct fs *fs)
 {
-	for (struct request *request = fs->requests; request != NULL; request = request->next)
+	struct request *request;
+
+	for (fs->cursor = fs->requests; (request = fs->cursor) != NULL;) {
+		fs->cursor = request->next;
 		request_abandon(request, EIO);
+	}
+}
+
+void fs_abort(struct fs *fs)
+{
+	fs->refuses_writes = fs->aborted = true;
+	fs_cancel_all(fs);
 }
 
 unsigned fs_outstanding(const struct fs *fs)
@@ -226,7 +235,10 @@ void fs_free(struct fs *fs)
 {
 	if (fs == NULL)
 		return;
-	invalidator_free(fs->invalidator);
+	/* What comes while the last pages are dropped needs no target any more. */
+	fs_abort(fs);
+	for (unsigned i = 0; i < fs->nodes->len; i++)
+		invalidator_free(((struct node *)g_ptr_array_index(fs->nodes, i))->invalidator);
 	channel_free(fs->channel);
 	if (fs->session != NULL) {
 		fuse_session_unmount(fs->session);

@@ -42,6 +42,8 @@ struct node {
 
 	/* a disk's */
 	struct block *block;
+	uint64_t size;                   /* as the kernel may know it: block->size before RESIZED */
+	struct invalidator *invalidator; /* its own: pages of a dead LUN hold up no other's */
 	bool read_only;
 	char **attributes;      /* name, value, ..., NULL */
 	struct handle *handles; /* the latest first */
@@ -59,9 +61,11 @@ struct node {
 	 */
 	unsigned gaps;
 	struct request_queue held;
+	struct request_queue parked; /* READs that wait for memory */
+	size_t read_memory;          /* that READs hold */
 	bool doubtful; /* who had the LUN before us may have left something to flush */
-	unsigned loss; /* counts LOSTs with unflushed writes: each handle hears of each at its next
-	                  fsync */
+	unsigned loss; /* counts FORGOTTENs with unflushed writes: each handle hears of each at its
+	                  next fsync */
 };
 
 struct handle {
@@ -77,8 +81,9 @@ struct handle {
 struct request {
 	struct fs *fs;
 	struct request *prev, *next; /* of fs->requests */
-	struct request *queued_next; /* of fs->parked, or of node->held */
-	fuse_req_t req;              /* NULL when it has been answered: nobody waits any more */
+	struct request_queue *queue; /* node->parked or node->held, or NULL */
+	struct request *queued_next;
+	fuse_req_t req; /* NULL when it has been answered: nobody waits any more */
 	struct node *node;
 	struct handle *handle; /* valid while req is */
 	void (*reply)(struct request *request);
@@ -98,7 +103,8 @@ struct request {
 	unsigned drop_bound_ms; /* for how long it is waited for; 0: until it has */
 	bool answered;
 	GSource *drop_timer;
-	uint64_t zero_mark, written, fills; /* what mark, written, cache_fills were at its start */
+	/* what mark, written, cache_fills were at its start, and what it made of the mark */
+	uint64_t zero_mark, written, fills, own_mark;
 	GSource *grace;
 };
 
@@ -112,15 +118,14 @@ struct fs {
 
 	struct fuse_session *session;
 	struct channel *channel;
-	struct invalidator *invalidator;
 	GPtrArray *nodes;
 	struct slab requests_slab, handles_slab;
-	struct request *requests;    /* all that are not answered, or whose I/O is not done */
-	struct request_queue parked; /* those of them that wait for memory */
+	struct request *requests; /* all that are not answered, or whose I/O is not done */
+	struct request *cursor;   /* fs_cancel_all()'s, which request_free() moves on */
 	unsigned outstanding;
-	bool refuses_writes;
-	size_t read_memory; /* that READs hold */
-	uint64_t page_size; /* the kernel's */
+	bool refuses_writes; /* and whatever else changes the content */
+	bool aborted;        /* refuses all that needs the target */
+	uint64_t page_size;  /* the kernel's */
 };
 
 /* ---- tree.c ---- */
@@ -172,7 +177,10 @@ void request_read(struct request *request);
 /* Without any I/O: has the kernel drop [stale_start, stale_end), and reply() follows. */
 void request_drop_and_reply(struct request *request);
 void request_free(struct request *request);
-/* Answers with -error now and lets its I/O end by itself. */
+/*
+ * Answers with -error now and lets its I/O end by itself. One that has not begun is freed here, and
+ * others with it: whoever walks along fs->requests does so by fs->cursor.
+ */
 void request_abandon(struct request *request, int error);
 
 /* ---- channel.c ---- */
@@ -183,13 +191,14 @@ void channel_free(struct channel *channel);
 void *channel_take_buffer(struct channel *channel, size_t *size);
 
 /* ---- invalidator.c ---- */
-struct invalidator *invalidator_new(struct fs *fs);
+#define END_OF_FILE UINT64_MAX
 /*
- * Has the kernel drop its pages of [start, end) of the node, from a helper thread, and calls
- * done(data) on the loop; done may be NULL.
+ * Has the kernel drop its pages of [start, end) of the node, and what it knows of its attributes,
+ * from a helper thread, and calls done(data) on the loop; done may be NULL. One node's are done in
+ * order. Where end is END_OF_FILE it is the kernel's, wherever that believes it.
  */
-void invalidator_drop(struct invalidator *invalidator, const struct node *node, uint64_t start,
-    uint64_t end, void (*done)(void *data), void *data);
-/* Waits for what is under way. No request may be unanswered: the kernel may hold pages for it
- * (SAFETY.md 25). */
+void invalidator_drop(
+    struct node *node, uint64_t start, uint64_t end, void (*done)(void *data), void *data);
+/* Waits for what is under way, with the loop going on: it may need answers. No request may be
+ * unanswered: the kernel may hold pages for it (SAFETY.md 25). */
 void invalidator_free(struct invalidator *invalidator);

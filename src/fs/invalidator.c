@@ -1,9 +1,10 @@
 /*
- * invalidator.c - the helper thread that has the kernel drop pages.
+ * invalidator.c - the helper threads that have the kernel drop pages.
  *
  * Dropping waits for pages that are locked, and a page may be locked by a READ or WRITE that waits
- * for our loop: from the loop it would deadlock. The thread is started with the first job; the jobs
- * are done in order.
+ * for our loop: from the loop it would deadlock. And that READ may wait for a dead target: so each
+ * node has a thread of its own, started with its first job (SAFETY.md 18). The jobs of one are done
+ * in order.
  */
 #include "internal.h"
 #include "lunfs/loop.h"
@@ -60,50 +61,51 @@ static gpointer invalidator_run(gpointer data)
 			g_free(job);
 			return NULL;
 		}
-		/* An error means that the kernel knows no such inode any more: nothing to drop. */
+		/* A length of 0 is all the rest. An error means that the kernel knows no such inode
+		 * any more: nothing to drop. */
 		(void)fuse_lowlevel_notify_inval_inode(invalidator->fs->session, job->id,
-		    (off_t)job->start, (off_t)(job->end - job->start));
+		    (off_t)job->start,
+		    job->end == END_OF_FILE ? 0 : (off_t)(job->end - job->start));
 		job_give(job);
 		g_main_context_invoke_full(loop_context(invalidator->fs->loop), G_PRIORITY_DEFAULT,
 		    invalidator_job_done, job, NULL);
 	}
 }
 
-void invalidator_drop(struct invalidator *invalidator, const struct node *node, uint64_t start,
-    uint64_t end, void (*done)(void *data), void *data)
-{
-	struct job *job = g_new(struct job, 1);
-
-	*job = (struct job){invalidator, node->id, start, end, done, data};
-	invalidator->unfinished++;
-	if (invalidator->thread == NULL)
-		invalidator->thread = g_thread_new("invalidator", invalidator_run, invalidator);
-	job_give(job);
-	g_async_queue_push(invalidator->jobs, job);
-}
-
-struct invalidator *invalidator_new(struct fs *fs)
+static struct invalidator *invalidator_new(struct fs *fs)
 {
 	struct invalidator *invalidator = g_new0(struct invalidator, 1);
 
 	invalidator->fs = fs;
 	invalidator->jobs = g_async_queue_new();
+	invalidator->thread = g_thread_new("invalidator", invalidator_run, invalidator);
 	return invalidator;
+}
+
+void invalidator_drop(
+    struct node *node, uint64_t start, uint64_t end, void (*done)(void *data), void *data)
+{
+	struct job *job = g_new(struct job, 1);
+
+	if (node->invalidator == NULL)
+		node->invalidator = invalidator_new(node->fs);
+	*job = (struct job){node->invalidator, node->id, start, end, done, data};
+	node->invalidator->unfinished++;
+	job_give(job);
+	g_async_queue_push(node->invalidator->jobs, job);
 }
 
 void invalidator_free(struct invalidator *invalidator)
 {
 	if (invalidator == NULL)
 		return;
-	if (invalidator->thread != NULL) {
-		struct job *end = g_new0(struct job, 1);
-
-		job_give(end);
-		g_async_queue_push(invalidator->jobs, end);
-		g_thread_join(invalidator->thread);
-		while (invalidator->unfinished > 0)
-			g_main_context_iteration(loop_context(invalidator->fs->loop), TRUE);
-	}
+	/* Dropping a changed page writes it out: that WRITE is to be answered. */
+	while (invalidator->unfinished > 0)
+		g_main_context_iteration(loop_context(invalidator->fs->loop), TRUE);
+	struct job *end = g_new0(struct job, 1);
+	job_give(end);
+	g_async_queue_push(invalidator->jobs, end);
+	g_thread_join(invalidator->thread);
 	g_async_queue_unref(invalidator->jobs);
 	g_free(invalidator);
 }

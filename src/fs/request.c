@@ -1,8 +1,8 @@
 /*
  * request.c - a request of the kernel, while it waits for the target.
  *
- *   request_new --> [parked] --> request_submit --> all I/O done --> [kernel drops stale pages] -->
- * reply
+ *   request_new --> [parked, held] --> request_send --> all I/O done --> [kernel drops stale pages]
+ *   --> reply
  *
  * Whoever waits for it may be killed: the kernel then sends an INTERRUPT, and the request is
  * answered with EINTR at once, while its I/O keeps its buffer and its place in the order until it
@@ -22,7 +22,8 @@
  * EINTR. */
 #define GRACE_MS 1000u
 
-static void request_wake_parked(struct fs *fs);
+static void request_wake_parked(struct node *node);
+static void request_answer(struct request *request);
 
 static void request_link(struct request **list, struct request *request)
 {
@@ -45,6 +46,7 @@ static void request_unlink(struct request **list, struct request *request)
 
 static void request_enqueue(struct request_queue *queue, struct request *request)
 {
+	request->queue = queue;
 	request->queued_next = NULL;
 	if (queue->first == NULL)
 		queue->first = request;
@@ -53,7 +55,40 @@ static void request_enqueue(struct request_queue *queue, struct request *request
 	queue->last = request;
 }
 
+static void request_dequeue(struct request_queue *queue, struct request *request)
+{
+	struct request **link = &queue->first, *last = NULL;
+
+	for (; *link != request; link = &last->queued_next)
+		last = *link;
+	*link = request->queued_next;
+	if (queue->last == request)
+		queue->last = last;
+	request->queue = NULL;
+}
+
 /* ---- signals ---- */
+
+/* Has it begun to exit? No signal is pending then any more. PF_EXITING of linux/sched.h. */
+static bool thread_exits(pid_t thread)
+{
+	const unsigned exiting = 0x4;
+	char path[64], line[512];
+	unsigned flags = 0;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)thread);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return true;
+	size_t length = fread(line, 1, sizeof line - 1, file);
+	fclose(file);
+	line[length] = '\0';
+	/* PID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS ...; a name may hold ')' and blanks */
+	const char *field = strrchr(line, ')');
+	if (field != NULL && sscanf(field, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
+		flags = 0;
+	return (flags & exiting) != 0;
+}
 
 /* Is SIGKILL pending for the thread? So the kernel marks every signal that ends a process. */
 static bool thread_is_dying(pid_t thread)
@@ -69,7 +104,19 @@ static bool thread_is_dying(pid_t thread)
 		if (strncmp(line, "SigPnd:", 7) == 0 || strncmp(line, "ShdPnd:", 7) == 0)
 			dying |= (strtoull(line + 7, NULL, 16) >> (SIGKILL - 1) & 1) != 0;
 	fclose(file);
-	return dying;
+	return dying || thread_exits(thread);
+}
+
+/*
+ * What was to be zero may not become so, and is still due: else whoever goes on after an EINTR
+ * would find old content there. Where another write has moved the mark on meanwhile it stays: zeros
+ * up to the next one would land on that.
+ */
+static void request_return_mark(const struct request *request)
+{
+	if (request->zero.length != 0 && request->handle != NULL &&
+	    request->handle->mark == request->own_mark)
+		request->handle->mark = MIN(request->handle->mark, request->zero_mark);
 }
 
 void request_abandon(struct request *request, int error)
@@ -80,9 +127,15 @@ void request_abandon(struct request *request, int error)
 	fuse_reply_err(request->req, error);
 	if (request->opens)
 		handle_free(request->handle);
+	else
+		request_return_mark(request);
 	request->req = NULL;
 	request->handle = NULL;
 	request->abandoned = true;
+	if (request->queue != NULL) {
+		request_dequeue(request->queue, request);
+		request_answer(request);
+	}
 }
 
 static void request_grace_over(void *data)
@@ -122,17 +175,20 @@ struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, st
 void request_free(struct request *request)
 {
 	struct fs *fs = request->fs;
+	struct node *node = request->node;
 
 	loop_remove(&request->grace);
 	loop_remove(&request->drop_timer);
+	if (fs->cursor == request)
+		fs->cursor = request->next;
 	request_unlink(&fs->requests, request);
 	if (request->buffer != NULL && request->io.op == IO_READ)
-		fs->read_memory -= request->buffer_size;
+		node->read_memory -= request->buffer_size;
 	pool_put(fs->pool, request->buffer, request->buffer_size);
 	slab_put(&fs->requests_slab, request);
 	fs->outstanding--;
-	if (fs->parked.first != NULL)
-		request_wake_parked(fs);
+	if (node->parked.first != NULL)
+		request_wake_parked(node);
 }
 
 static void request_answer(struct request *request)
@@ -179,8 +235,8 @@ static void request_drop_pages(struct request *request, void (*next)(struct requ
 {
 	request->dropped = next;
 	request->drops++;
-	invalidator_drop(request->fs->invalidator, request->node, request->stale_start,
-	    request->stale_end, request_pages_dropped, request);
+	invalidator_drop(request->node, request->stale_start, request->stale_end,
+	    request_pages_dropped, request);
 	if (request->drop_bound_ms != 0)
 		request->drop_timer = loop_timer(
 		    request->fs->loop, request->drop_bound_ms, request_drop_expired, request);
@@ -198,10 +254,35 @@ bool node_is_cached(const struct node *node, uint64_t start, uint64_t end)
 
 /* ---- the way through ---- */
 
+static void request_send(struct request *request);
+
+/*
+ * It failed, and the LUN has become smaller: was it for that? A READ that has bytes left is to be
+ * sent again for those.
+ */
+static bool request_crossed_new_end(struct request *request)
+{
+	uint64_t size = request->node->block->size;
+	struct io *io = &request->io;
+
+	if (MAX(io->offset + io->length, request->zero.offset + request->zero.length) <= size)
+		return false;
+	request->error = request->writes ? -ENOSPC : 0;
+	if (io->op != IO_READ)
+		return false;
+	io->length = io->offset < size ? size - io->offset : 0;
+	request->iov.iov_len = io->length;
+	return io->length != 0;
+}
+
 static void request_finish(struct request *request)
 {
 	struct node *node = request->node;
 
+	if (request->error != 0 && request->req != NULL && request_crossed_new_end(request)) {
+		request_send(request);
+		return;
+	}
 	loop_remove(&request->grace);
 	if (request->writes) {
 		node->writes_in_flight--;
@@ -262,10 +343,13 @@ static void request_send_gap(struct request *request)
 	struct node *node = request->node;
 	struct request *held;
 
-	request_send(request);
+	if (request->req != NULL)
+		request_send(request);
+	else
+		request_answer(request);
 	node->gaps--;
 	while (node->gaps == 0 && (held = node->held.first) != NULL) {
-		node->held.first = held->queued_next;
+		request_dequeue(&node->held, held);
 		request_submit(held);
 	}
 }
@@ -293,7 +377,7 @@ void request_submit(struct request *request)
 
 /* ---- READs, and memory for them ---- */
 
-/* READs in progress and others hold no more than this; WRITEs come with their memory. */
+/* A node's READs, in progress and others, hold no more than this; WRITEs come with their memory. */
 #define READ_MEMORY (32u << 20)
 
 static void request_start_read(struct request *request)
@@ -305,7 +389,7 @@ static void request_start_read(struct request *request)
 		request_answer(request);
 		return;
 	}
-	request->fs->read_memory += request->buffer_size;
+	request->node->read_memory += request->buffer_size;
 	request->iov = (struct iovec){request->buffer, request->io.length};
 	request->io.iov = &request->iov;
 	request->io.niov = 1;
@@ -314,26 +398,20 @@ static void request_start_read(struct request *request)
 
 void request_read(struct request *request)
 {
-	struct fs *fs = request->fs;
+	struct node *node = request->node;
 
-	if (fs->parked.first == NULL && fs->read_memory < READ_MEMORY) {
+	if (node->parked.first == NULL && node->read_memory < READ_MEMORY)
 		request_start_read(request);
-		return;
-	}
-	request_enqueue(&fs->parked, request);
+	else
+		request_enqueue(&node->parked, request);
 }
 
-static void request_wake_parked(struct fs *fs)
+static void request_wake_parked(struct node *node)
 {
 	struct request *request;
 
-	while ((request = fs->parked.first) != NULL) {
-		if (request->req != NULL && fs->read_memory >= READ_MEMORY)
-			return;
-		fs->parked.first = request->queued_next;
-		if (request->req != NULL)
-			request_start_read(request);
-		else
-			request_free(request);
+	while ((request = node->parked.first) != NULL && node->read_memory < READ_MEMORY) {
+		request_dequeue(&node->parked, request);
+		request_start_read(request);
 	}
 }

@@ -100,6 +100,7 @@ struct node *fs_add_disk(struct fs *fs, struct node *parent, const char *name, c
 	    node_new(fs, fs->options.root_is_file ? NULL : parent, NODE_DISK, name, identity, mode);
 
 	node->block = block;
+	node->size = block->size;
 	node->read_only = read_only;
 	node->attributes = g_strdupv((char **)attributes);
 	node->doubtful = true;
@@ -112,6 +113,8 @@ static void node_free(gpointer data)
 {
 	struct node *node = data;
 
+	if (node->block != NULL)
+		node->block->on_event = NULL; /* the sessions below end later, and say so */
 	if (node->children != NULL)
 		g_ptr_array_unref(node->children);
 	g_strfreev(node->attributes);

@@ -53,9 +53,11 @@ struct connection {
 	int watched_fd;
 	GIOCondition watched;
 	struct loop_work sender, reporter;
-	unsigned timeout_ms;
+	unsigned connect_ms, timeout_ms;
+	int64_t deadline_ms; /* of the attempt */
 
 	int login_status; /* class and detail, or -1 */
+	int portal_group; /* or -1 */
 	bool refused, tell_when_drained;
 	unsigned unsent; /* pieces that libiscsi may send by a call each */
 	char *error, *redirect;
@@ -190,7 +192,8 @@ void connection_drop(struct connection *connection, const char *reason)
 static void connection_expired(void *data)
 {
 	struct connection *connection = data;
-	unsigned ms = connection->timeout_ms;
+	unsigned ms =
+	    connection->state == CONNECTING ? connection->connect_ms : connection->timeout_ms;
 	g_autofree char *time =
 	    ms < 1000 ? g_strdup_printf("%u ms", ms) : g_strdup_printf("%u s", (ms + 500) / 1000);
 
@@ -209,7 +212,27 @@ static void connection_expired(void *data)
 	connection_down(connection);
 }
 
+static void connection_set_timer(struct connection *connection, unsigned ms)
+{
+	loop_remove(&connection->timer);
+	connection->timer = loop_timer(connection->loop, ms, connection_expired, connection);
+}
+
 /* ---- login ---- */
+
+/* What is sent and not acknowledged by the other host's TCP ends the connection as soon as a
+ * NOP-Out without answer would. */
+static void connection_notice_silence(struct connection *connection)
+{
+	const struct login *login = connection->login;
+	unsigned ms = login->noop_interval_ms != 0
+	                  ? login->noop_interval_ms + login->noop_timeout_ms
+	                  : login->command_timeout_ms;
+
+	/* Without it the timers of the session find out, later. */
+	(void)setsockopt(
+	    iscsi_get_fd(connection->context), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+}
 
 static void connection_logged_in(
     struct iscsi_context *context, int status, void *data, void *private_data)
@@ -218,6 +241,7 @@ static void connection_logged_in(
 
 	(void)data;
 	connection->login_status = relay_login_status(connection->relay);
+	connection->portal_group = relay_portal_group(connection->relay);
 	if (status == SCSI_STATUS_GOOD) {
 		relay_free(g_steal_pointer(&connection->relay));
 		loop_remove(&connection->timer);
@@ -244,6 +268,8 @@ static void connection_connected(
 		return;
 	}
 	connection->state = LOGIN;
+	connection_set_timer(connection, (unsigned)MAX(connection->deadline_ms - clock_ms(), 1));
+	connection_notice_silence(connection);
 	connection->relay = relay_new(connection->loop, iscsi_get_fd(context));
 	if (connection->relay == NULL) {
 		connection_set_error(
@@ -320,11 +346,13 @@ static int connection_send_corked(struct connection *connection, int revents)
 
 static void connection_service(struct connection *connection, int revents)
 {
-	bool was_up = connection->state == UP;
+	bool was_up = connection->state == UP, was_connecting = connection->state == CONNECTING;
 
 	if ((revents & POLLOUT ? connection_send_corked(connection, revents)
 	                       : iscsi_service(connection->context, revents)) < 0)
 		connection_down(connection);
+	if (was_connecting && connection->state == LOGIN)
+		connection->fn(connection, CONNECTION_STANDS, connection->data);
 	if (connection->state == DOWN)
 		return;
 	if (connection->state == UP && !was_up)
@@ -395,7 +423,7 @@ static void connection_prepare(struct connection *connection)
 }
 
 struct connection *connection_new(struct loop *loop, const struct login *login, const char *address,
-    unsigned timeout_ms, connection_fn fn, void *data)
+    unsigned connect_ms, unsigned timeout_ms, connection_fn fn, void *data)
 {
 	struct connection *connection = g_new0(struct connection, 1);
 
@@ -405,10 +433,13 @@ struct connection *connection_new(struct loop *loop, const struct login *login, 
 	connection->fn = fn;
 	connection->data = data;
 	connection->login_status = -1;
+	connection->portal_group = -1;
 	connection->timeout_ms = timeout_ms;
+	connection->connect_ms = MIN(connect_ms, timeout_ms);
+	connection->deadline_ms = clock_ms() + timeout_ms;
 	connection->sender.run = connection_send_now;
 	connection->reporter.run = connection_report_down;
-	connection->timer = loop_timer(loop, timeout_ms, connection_expired, connection);
+	connection_set_timer(connection, connection->connect_ms);
 	connection->context = iscsi_create_context(login->initiator_name);
 	if (connection->context == NULL)
 		g_error("out of memory");
@@ -442,6 +473,11 @@ void connection_hand_over(struct connection *connection, connection_fn fn, void 
 {
 	connection->fn = fn;
 	connection->data = data;
+}
+
+int connection_portal_group(const struct connection *connection)
+{
+	return connection->portal_group;
 }
 
 const char *connection_address(const struct connection *connection)

@@ -14,20 +14,23 @@ struct iscsi_context;
 struct connection;
 
 enum connection_event {
+	CONNECTION_STANDS,  /* TCP does; the login has begun */
 	CONNECTION_UP,      /* logged in */
 	CONNECTION_DRAINED, /* as asked for by connection_tell_when_drained() */
 	CONNECTION_DOWN,    /* not, or no longer: see connection_error(), connection_redirect() */
 };
 
-/* Called once with DOWN, maybe after UP, never from inside libiscsi; DOWN's receiver frees the
- * connection. */
+/* Called once with DOWN, maybe after STANDS and UP, never from inside libiscsi; DOWN's receiver
+ * frees the connection. */
 typedef void (*connection_fn)(
     struct connection *connection, enum connection_event event, void *data);
 
-/* Starts to connect to address, "10.0.0.5:3260" or "[::1]:3260", and to log in, in at most
- * timeout_ms. */
+/*
+ * Starts to connect to address, "10.0.0.5:3260" or "[::1]:3260", in at most connect_ms, and to log
+ * in, in timeout_ms altogether.
+ */
 struct connection *connection_new(struct loop *loop, const struct login *login, const char *address,
-    unsigned timeout_ms, connection_fn fn, void *data);
+    unsigned connect_ms, unsigned timeout_ms, connection_fn fn, void *data);
 /* Whatever libiscsi had outstanding is called back with SCSI_STATUS_CANCELLED. Not from inside
  * libiscsi. */
 void connection_free(struct connection *connection);
@@ -44,6 +47,9 @@ void connection_tell_when_drained(struct connection *connection);
 /* Gives up; DOWN follows, not from inside. reason is a sentence. */
 void connection_drop(struct connection *connection, const char *reason);
 
+/* The tag of the portal group that it leads to; -1 where the target did not tell (RFC 7143,
+ * 13.9). */
+int connection_portal_group(const struct connection *connection);
 const char *connection_address(const struct connection *connection);
 /* One sentence that says what went wrong and what to do. */
 const char *connection_error(const struct connection *connection);

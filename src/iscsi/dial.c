@@ -6,8 +6,8 @@
  *      |                 redirect       DOWN: the next address, while there is one and time
  *      +--------------------+
  *
- * All of it happens within one login_timeout: an address gets its share of what is left of it, so
- * that a dead one does not use up the time of the others.
+ * All of it happens within one time: an address gets its share of what is left of it, so that a
+ * dead one does not use up the time of the others.
  */
 #include "dial.h"
 
@@ -22,12 +22,8 @@
 #define REDIRECT_LIMIT 5u
 
 struct dial {
-	struct loop *loop;
-	const struct login *login;
-	void (*done)(const struct dial_result *result, void *data);
-	void *data;
-
-	struct portal portal; /* login's, or where a redirect sent us */
+	struct dial_request request;
+	struct portal portal; /* the request's, or where a redirect sent us */
 	struct resolve *resolve;
 	struct connection *connection;
 	GPtrArray *addresses;
@@ -66,6 +62,12 @@ static unsigned dial_time_left(const struct dial *dial)
 	return left > 0 ? (unsigned)left : 0;
 }
 
+static void dial_enter(struct dial *dial, enum dial_stage stage)
+{
+	if (dial->request.stage != NULL)
+		dial->request.stage(stage, dial->request.data);
+}
+
 static void dial_finish(struct dial *dial, struct connection *connection, bool refused)
 {
 	if (connection == NULL && dial->error == NULL)
@@ -73,14 +75,16 @@ static void dial_finish(struct dial *dial, struct connection *connection, bool r
 	struct dial_result result = {
 	    .connection = connection, .error = dial->error, .refused = refused};
 
-	dial->done(&result, dial->data);
+	dial->request.done(&result, dial->request.data);
 }
 
 static void dial_follow(struct dial *dial, const char *address)
 {
 	struct portal portal;
 
-	log_info("%s: redirected to %s", dial->login->target, address);
+	const char *target = dial->request.login->target;
+
+	log_info("%s: redirected to %s", target != NULL ? target : dial->portal.host, address);
 	if (++dial->redirects > REDIRECT_LIMIT || !portal_parse(address, &portal, NULL)) {
 		g_free(dial->error);
 		dial->error = g_strdup_printf(
@@ -99,6 +103,10 @@ static void dial_connection_event(
 {
 	struct dial *dial = data;
 
+	if (event == CONNECTION_STANDS) {
+		dial_enter(dial, DIAL_LOGGING_IN);
+		return;
+	}
 	if (event == CONNECTION_UP) {
 		dial->connection = NULL;
 		dial_finish(dial, connection, false);
@@ -127,8 +135,9 @@ static void dial_next(struct dial *dial)
 		return;
 	}
 	const char *address = g_ptr_array_index(dial->addresses, dial->next_address++);
-	dial->connection = connection_new(
-	    dial->loop, dial->login, address, left / untried, dial_connection_event, dial);
+	dial_enter(dial, DIAL_CONNECTING);
+	dial->connection = connection_new(dial->request.loop, dial->request.login, address,
+	    dial->request.connect_ms, left / untried, dial_connection_event, dial);
 }
 
 static void dial_resolved(GPtrArray *addresses, const char *error, void *data)
@@ -162,22 +171,20 @@ static void dial_resolve(struct dial *dial)
 {
 	resolve_free(g_steal_pointer(&dial->resolve));
 	loop_remove(&dial->timer);
-	dial->timer = loop_timer(dial->loop, dial_time_left(dial), dial_resolve_expired, dial);
+	dial_enter(dial, DIAL_RESOLVING);
+	dial->timer =
+	    loop_timer(dial->request.loop, dial_time_left(dial), dial_resolve_expired, dial);
 	dial->resolve = resolve_start(&dial->portal, dial_resolved, dial);
 }
 
-struct dial *dial_start(struct loop *loop, const struct login *login,
-    void (*done)(const struct dial_result *result, void *data), void *data)
+struct dial *dial_start(const struct dial_request *request)
 {
 	struct dial *dial = g_new0(struct dial, 1);
 
 	*dial = (struct dial){
-	    .loop = loop,
-	    .login = login,
-	    .done = done,
-	    .data = data,
-	    .portal = {.host = g_strdup(login->portal.host), .port = login->portal.port},
-	    .deadline_ms = clock_ms() + login->login_timeout_ms,
+	    .request = *request,
+	    .portal = {.host = g_strdup(request->portal->host), .port = request->portal->port},
+	    .deadline_ms = clock_ms() + request->timeout_ms,
 	};
 	dial_resolve(dial);
 	return dial;

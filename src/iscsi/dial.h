@@ -16,12 +16,21 @@ struct dial_result {
 	bool refused;      /* the target said no: trying again will not help */
 };
 
-/*
- * In at most login->login_timeout_ms altogether. done() is called once, never from inside
- * dial_start(); the receiver calls dial_free() then, or earlier to end it.
- */
-struct dial *dial_start(struct loop *loop, const struct login *login,
-    void (*done)(const struct dial_result *result, void *data), void *data);
+enum dial_stage { DIAL_RESOLVING, DIAL_CONNECTING, DIAL_LOGGING_IN };
+
+struct dial_request {
+	struct loop *loop;
+	const struct login *login;
+	const struct portal *portal; /* of the login's target; borrowed for the call */
+	unsigned timeout_ms;         /* for all of it, */
+	unsigned connect_ms;         /* and for TCP at one address */
+	void (*stage)(enum dial_stage stage, void *data); /* NULL: nobody asks */
+	/* Called once, never from inside dial_start(); the receiver calls dial_free() then, or
+	 * earlier to end it. */
+	void (*done)(const struct dial_result *result, void *data);
+	void *data;
+};
+struct dial *dial_start(const struct dial_request *request);
 void dial_free(struct dial *dial);
 
 /* "HOST[:PORT][,TPGT]" as targets write portals (RFC 7143, 13.8); false for anything else. */

@@ -86,11 +86,12 @@ static struct discovered_target *discovery_target(
 		if (item->portal != NULL && portal_parse(item->portal, &portal, &tpgt))
 			add_portal(target->portals, &portal, tpgt);
 	}
-	if (target->portals->len == 0)
+	if (target->portals->len == 0) {
+		const struct portal *asked = g_ptr_array_index(discovery->login->portals, 0);
+
 		add_portal(target->portals,
-		    &(struct portal){
-		        g_strdup(discovery->login->portal.host), discovery->login->portal.port},
-		    1);
+		    &(struct portal){.host = g_strdup(asked->host), .port = asked->port}, 1);
+	}
 	return target;
 }
 
@@ -159,7 +160,15 @@ struct discovery *discovery_start(struct loop *loop, const struct login *login,
 	    .data = data,
 	    .reporter.run = discovery_report,
 	};
-	discovery->dial = dial_start(loop, login, discovery_dialed, discovery);
+	discovery->dial = dial_start(&(struct dial_request){
+	    .loop = loop,
+	    .login = login,
+	    .portal = g_ptr_array_index(login->portals, 0),
+	    .timeout_ms = login->login_timeout_ms,
+	    .connect_ms = login->login_timeout_ms,
+	    .done = discovery_dialed,
+	    .data = discovery,
+	});
 	return discovery;
 }
 

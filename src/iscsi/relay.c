@@ -19,7 +19,8 @@
 #include "lunfs/loop.h"
 #include "lunfs/scsi.h"
 
-#define HEADER_LENGTH 48u
+#define PORTAL_GROUP_KEY "TargetPortalGroupTag="
+#define HEADER_LENGTH    48u
 /* A login PDU's data fits in the MaxRecvDataSegmentLength of that phase, 8192 (RFC 7143, 7.2.3); be
  * generous. */
 #define DATA_LIMIT (256u << 10)
@@ -40,7 +41,7 @@ struct relay {
 	struct loop *loop;
 	int user_fd, inner, outer;
 	struct stream to_target, to_user;
-	int login_status;
+	int login_status, portal_group;
 	bool insane;
 	bool over; /* the last Login Response is on its way */
 };
@@ -136,11 +137,18 @@ static bool key_is_sane(const char *text)
 }
 
 /* text ends with a NUL beyond its length. */
-static bool text_is_sane(const char *text, size_t length)
+static bool relay_read_keys(struct relay *relay, const char *text, size_t length)
 {
-	for (size_t at = 0; at < length; at += strlen(text + at) + 1)
+	for (size_t at = 0; at < length; at += strlen(text + at) + 1) {
+		guint64 tag;
+
 		if (!key_is_sane(text + at))
 			return false;
+		if (g_str_has_prefix(text + at, PORTAL_GROUP_KEY) &&
+		    g_ascii_string_to_unsigned(
+		        text + at + strlen(PORTAL_GROUP_KEY), 10, 0, UINT16_MAX, &tag, NULL))
+			relay->portal_group = (int)tag;
+	}
 	return true;
 }
 
@@ -156,7 +164,7 @@ static bool relay_mend(struct relay *relay, uint8_t *pdu, size_t data_length)
 	relay->over = relay->login_status >> 8 == 0 && (pdu[1] & LOGIN_TRANSIT) != 0 &&
 	              (pdu[1] & LOGIN_NEXT_STAGE) == LOGIN_FULL_FEATURE;
 	pdu[HEADER_LENGTH + data_length + padding] = '\0';
-	relay->insane = !text_is_sane((const char *)pdu + HEADER_LENGTH, data_length);
+	relay->insane = !relay_read_keys(relay, (const char *)pdu + HEADER_LENGTH, data_length);
 	return !relay->insane;
 }
 
@@ -235,7 +243,7 @@ struct relay *relay_new(struct loop *loop, int fd)
 	relay->user_fd = fd;
 	relay->inner = pair[1];
 	relay->outer = outer;
-	relay->login_status = -1;
+	relay->login_status = relay->portal_group = -1;
 	stream_init(&relay->to_target, relay->inner, relay->outer);
 	stream_init(&relay->to_user, relay->outer, relay->inner);
 	relay->to_target.reader =
@@ -262,6 +270,11 @@ void relay_free(struct relay *relay)
 int relay_login_status(const struct relay *relay)
 {
 	return relay == NULL ? -1 : relay->login_status;
+}
+
+int relay_portal_group(const struct relay *relay)
+{
+	return relay == NULL ? -1 : relay->portal_group;
 }
 
 bool relay_refused_keys(const struct relay *relay)

@@ -1,111 +1,52 @@
 /*
- * session.c - a session with one target, and the commands that travel over it.
+ * session.c - a session with one target, from login to login.
  *
- *                 +------------ pause over -------------+
- *                 v                                     |
- *   DIALING --logged in--> READY --fault--> (LOST) --> WAITING
- *      |  \                  |                          ^
- *      |   +--failed, had been ready before ------------+
- *      |                   close
- *      +--failed the       v
- *         first time--> FAILED        CLOSING --logged out, or time is up--> CLOSED
+ *   RESOLVING --> CONNECTING --> LOGGING_IN --> VERIFYING --session_verified()--> READY
+ *      ^   ^          |              |              |                               |
+ *      |   +--failed, and there is another portal   |                               |
+ *      |              |              |              +---------- fault --------------+
+ *      |              v              v              v   (LOST is told)
+ *      |            WAITING <-------------------- WAITING
+ *      +--pause over--+                      (FAILED, where it never stood)
  *
- * The session owns every command from execute() to done(), in its own list: libiscsi may lose a
- * callback. In the list they stand in the order of execute(). libiscsi's own reconnection is off. A
- * fault takes the commands back, in order, each ending with -EIO, after LOST was told.
+ *   any --session_close()--> CLOSING --logged out, or time is up--> CLOSED
  *
- * An answer may come before all of a WRITE's data has left: the rest of it stands in libiscsi's
- * queue then, and points to the task and the data. Such a task is freed when the queue has drained;
- * and such a command, if it failed, is done then, so that its data stays where it is.
- *
- * Invariant: a command is on exactly one list: outstanding (libiscsi has its task), early
- * (answered, not all sent) or ended (done() is due at the end of the turn).
+ * A fault takes the commands back, in order, each ending with -ESTALE, after LOST was told; then it
+ * logs in again, at once at first, later after pauses that grow with the outage. The ISID stays the
+ * same: the target ends the old session, with all that is alive in it, before it answers the new
+ * login (RFC 7143, 6.3.5; SAFETY.md 11). libiscsi's own reconnection is off.
  */
+#include "session.h"
+
 #include <errno.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
-#include "canary.h"
-#include "connection.h"
-#include "dial.h"
-#include "lunfs/iscsi.h"
 #include "lunfs/log.h"
-#include "lunfs/loop.h"
 
 /* libiscsi offers FirstBurstLength and MaxBurstLength of 262144: a larger WRITE waits for the
  * target's R2T. */
 #define WRITE_BURST (256u << 10)
 
-#define TICK_MS      500u
-#define PAUSE_MIN_MS 100u
-#define PAUSE_MAX_MS 5000u
-#define STEADY_MS    10000 /* a session that stood for so long is dialed again at once */
-
-enum session_state { DIALING, READY, WAITING, FAILED, CLOSING, CLOSED };
-
-struct command_list {
-	struct scsi_command *first, *last;
-};
-
-struct session {
-	struct scsi_port port; /* first: the port is the session */
-	struct loop *loop;
-	const struct login *login;
-	session_event_fn fn;
-	void *data;
-
-	enum session_state state;
-	bool was_ready;
-	struct dial *dial;
-	struct connection *connection;
-	GSource *pause, *tick, *farewell;
-	unsigned pause_ms, reconnects;
-	char *last_error;
-
-	struct command_list outstanding, early, ended;
-	GPtrArray *sending; /* tasks of WRITEs that are done, whose data is maybe not sent yet */
-	struct loop_work deliverer;
-	uint64_t canary;
-	int64_t ready_ms, heard_ms, noop_sent_ms; /* noop_sent_ms: 0 where none is on its way */
-};
-
-static void session_dial(struct session *session);
-static void session_lost(struct session *session, const char *reason);
-static void session_farewell(void *data);
-
-/* ---- lists of commands ---- */
-
-static void list_append(struct command_list *list, struct scsi_command *command)
-{
-	command->next = NULL;
-	command->prev = list->last;
-	if (list->last != NULL)
-		list->last->next = command;
-	else
-		list->first = command;
-	list->last = command;
-}
-
-static void list_remove(struct command_list *list, struct scsi_command *command)
-{
-	if (command->prev != NULL)
-		command->prev->next = command->next;
-	else
-		list->first = command->next;
-	if (command->next != NULL)
-		command->next->prev = command->prev;
-	else
-		list->last = command->prev;
-}
+#define TICK_MS               500u
+#define PAUSE_MIN_MS          100u
+#define PAUSE_MAX_MS          3000u
+#define FLEETING_MS           1000 /* a session that is lost sooner is not dialed again in a hurry, */
+#define FLEETING_FREE         3u   /* if that goes on */
+#define FLEETING_PAUSE_MAX_MS 5000u
+#define CONNECT_MS            5000u /* for TCP, once the target was reached: SYNs come faster again then */
+#define ATTEMPT_MIN_MS        1000u
 
 /* ---- state ---- */
 
 static const char *const state_names[] = {
-    [DIALING] = "logging in",
+    [RESOLVING] = "resolving",
+    [CONNECTING] = "connecting",
+    [LOGGING_IN] = "logging in",
+    [VERIFYING] = "verifying",
     [READY] = "ready",
     [WAITING] = "waiting",
     [FAILED] = "failed",
@@ -115,312 +56,133 @@ static const char *const state_names[] = {
 
 static void session_set_state(struct session *session, enum session_state state)
 {
+	if (session->state == state)
+		return;
 	log_debug("%s: %s -> %s", session->login->target, state_names[session->state],
 	    state_names[state]);
 	session->state = state;
 }
 
+bool session_is_up(const struct session *session)
+{
+	return session->state == VERIFYING || session->state == READY;
+}
+
 static void session_set_error(struct session *session, const char *error)
 {
+	char *copy = g_strdup(error);
+
 	g_free(session->last_error);
-	session->last_error = g_strdup(error);
+	session->last_error = copy;
 }
 
-/* ---- the end of a command ---- */
+/* ---- LOGICAL UNIT RESET ---- */
 
-static void command_free_task(struct scsi_command *command)
-{
-	if (command->port_data != NULL)
-		scsi_free_scsi_task(command->port_data);
-	command->port_data = NULL;
-}
+struct session_reset {
+	struct session *session; /* NULL: nobody waits any more */
+	struct session_reset *next;
+	void (*done)(bool ok, void *data);
+	void *data;
+};
 
-static void session_deliver(struct session *session)
-{
-	struct scsi_command *command;
-
-	while ((command = session->ended.first) != NULL) {
-		list_remove(&session->ended, command);
-		command_free_task(command);
-		command->done(command);
-	}
-}
-
-static void session_deliver_work(struct loop_work *work)
-{
-	session_deliver((struct session *)((char *)work - offsetof(struct session, deliverer)));
-}
-
-static void session_end(struct session *session, struct scsi_command *command)
-{
-	list_append(&session->ended, command);
-	loop_defer(session->loop, &session->deliverer);
-}
-
-/* All data has left, or never will. */
-static void session_drained(struct session *session)
-{
-	struct scsi_command *command;
-
-	g_ptr_array_set_size(session->sending, 0);
-	while ((command = session->early.first) != NULL) {
-		list_remove(&session->early, command);
-		session_end(session, command);
-	}
-}
-
-/* Notes what the target said. False when the answer cannot be believed (SAFETY.md 13). */
-static bool command_take_answer(
-    struct scsi_command *command, int status, const struct scsi_task *task)
-{
-	bool done = status == SCSI_STATUS_GOOD || status == SCSI_STATUS_CONDITION_MET;
-
-	command->status = (uint8_t)status;
-	command->received = command->length;
-	if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
-		command->received = task->residual < command->length
-		                        ? command->length - (uint32_t)task->residual
-		                        : 0;
-	if (status == SCSI_STATUS_CHECK_CONDITION)
-		command->sense = (struct sense){
-		    .key = (uint8_t)task->sense.key,
-		    .asc = (uint8_t)(task->sense.ascq >> 8),
-		    .ascq = (uint8_t)task->sense.ascq,
-		};
-	/* Two bytes of length, and no sense data of less than 8: libiscsi read what was not there.
-	 */
-	if (status == SCSI_STATUS_CHECK_CONDITION && task->datain.size < 2 + 8)
-		command->sense = (struct sense){.key = SENSE_NO_SENSE};
-	/* Done, also by a RECOVERED ERROR, means that all the data is there. */
-	done |=
-	    status == SCSI_STATUS_CHECK_CONDITION && command->sense.key == SENSE_RECOVERED_ERROR;
-	if (!command->exact || !done)
-		return true;
-	if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
-		return false;
-	return command->direction != SCSI_DATA_IN ||
-	       !canary_survives(command->iov, command->niov, command->canary);
-}
-
-static unsigned session_patience(const struct session *session, const struct scsi_command *command)
-{
-	return command->timeout_ms != 0 ? command->timeout_ms : session->login->command_timeout_ms;
-}
-
-/*
- * On a slow link a long queue takes longer than one command may: only for the oldest does the time
- * run, and it begins anew for the next when that one is answered.
- */
-static void session_start_clock(struct session *session)
-{
-	struct scsi_command *oldest = session->outstanding.first;
-
-	if (oldest != NULL)
-		oldest->deadline_ms = clock_ms() + session_patience(session, oldest);
-}
-
-/*
- * With its reconnection off libiscsi cancels everything at a fault and says that all is well. Where
- * nobody is closing the connection it is to be dropped.
- */
-static void session_cancelled(struct session *session)
-{
-	if (session->connection != NULL)
-		connection_drop(
-		    session->connection, "the target broke the protocol, or closed the connection");
-}
-
-static void session_answered(
+static void session_reset_answered(
     struct iscsi_context *context, int status, void *data, void *private_data)
 {
-	struct scsi_command *command = private_data;
-	struct session *session = command->port_owner;
-	struct scsi_task *task = command->port_data;
+	struct session_reset *reset = private_data;
 
 	(void)context;
-	(void)data;
-	switch (status) {
-	case SCSI_STATUS_CANCELLED:
-		session_cancelled(session);
-		return; /* session_lost() has the list */
-	case SCSI_STATUS_ERROR:
-	case SCSI_STATUS_TIMEOUT:
-		/* Rejected, or answered with nonsense: it may still be at work at the target. */
-		command->error = -EIO;
-		connection_drop(session->connection, "the target broke the protocol");
-		break;
-	default:
-		if (!command_take_answer(command, status, task)) {
-			command->error = -EIO;
-			connection_drop(
-			    session->connection, "the target said GOOD, but data is missing");
-		}
-		break;
-	}
-	session->heard_ms = clock_ms();
-	bool was_oldest = command == session->outstanding.first;
-	list_remove(&session->outstanding, command);
-	if (was_oldest)
-		session_start_clock(session);
-	if (command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection)) {
-		connection_tell_when_drained(session->connection);
-		if (status != SCSI_STATUS_GOOD) {
-			list_append(&session->early, command);
-			return;
-		}
-		g_ptr_array_add(session->sending, g_steal_pointer(&command->port_data));
-	}
-	command_free_task(command);
-	command->done(command);
+	if (status == SCSI_STATUS_CANCELLED || reset->session == NULL)
+		return; /* session_forget_resets() frees it */
+	struct session_reset **link = &reset->session->resets;
+	while (*link != reset)
+		link = &(*link)->next;
+	*link = reset->next;
+	reset->done(
+	    status == SCSI_STATUS_GOOD && data != NULL && *(uint32_t *)data == 0, reset->data);
+	g_free(reset);
 }
 
-/* ---- the start of a command ---- */
-
-/* Peripheral addressing up to 255, flat space addressing above (SAM-5, 4.7.7). */
-static int session_lun_field(uint16_t lun)
+/* The connection is gone, and libiscsi with it. */
+static void session_forget_resets(struct session *session)
 {
-	return lun < 256 ? lun : 0x4000 | lun;
+	struct session_reset *reset;
+
+	while ((reset = session->resets) != NULL) {
+		session->resets = reset->next;
+		g_free(reset);
+	}
 }
 
-static void session_execute(struct scsi_port *port, struct scsi_command *command)
+void session_reset_lun(
+    struct session *session, uint16_t lun, void (*done)(bool ok, void *data), void *data)
 {
-	struct session *session = (struct session *)port;
-	enum scsi_xfer_dir direction = command->direction == SCSI_DATA_IN    ? SCSI_XFER_READ
-	                               : command->direction == SCSI_DATA_OUT ? SCSI_XFER_WRITE
-	                                                                     : SCSI_XFER_NONE;
-	struct scsi_task *task;
+	struct session_reset *reset = g_new(struct session_reset, 1);
 
-	command->error = 0;
-	command->port_owner = session;
-	command->port_data = NULL;
-	if (session->state != READY) {
-		command->error = -EIO;
-		session_end(session, command);
-		return;
-	}
-	task = scsi_create_task(command->cdb_length, command->cdb, direction, (int)command->length);
-	if (task == NULL) {
-		command->error = -ENOMEM;
-		session_end(session, command);
-		return;
-	}
-	command->port_data = task;
-	/* struct scsi_iovec is struct iovec, by libiscsi's promise. */
-	if (direction == SCSI_XFER_READ)
-		scsi_task_set_iov_in(task, (struct scsi_iovec *)command->iov, command->niov);
-	else if (direction == SCSI_XFER_WRITE)
-		scsi_task_set_iov_out(task, (struct scsi_iovec *)command->iov, command->niov);
-	if (command->exact && direction == SCSI_XFER_READ)
-		canary_place(
-		    command->iov, command->niov, command->canary = canary_draw(&session->canary));
-
-	if (iscsi_scsi_command_async(connection_context(session->connection),
-	        session_lun_field(command->lun), task, session_answered, NULL, command) != 0) {
-		command->error = -EIO;
-		session_end(session, command);
-		return;
-	}
-	command->deadline_ms = clock_ms() + session_patience(session, command);
-	list_append(&session->outstanding, command);
-	connection_send(session->connection, command->direction == SCSI_DATA_OUT);
-}
-
-/* ---- keeping watch ---- */
-
-static void session_noop_answered(
-    struct iscsi_context *context, int status, void *data, void *private_data)
-{
-	struct session *session = private_data;
-
-	(void)context;
-	(void)data;
-	if (status == SCSI_STATUS_CANCELLED)
-		session_cancelled(session);
-	if (status != SCSI_STATUS_GOOD)
-		return;
-	session->heard_ms = clock_ms();
-	session->noop_sent_ms = 0;
-}
-
-static void session_keep_alive(struct session *session, int64_t now)
-{
-	const struct login *login = session->login;
-
-	if (login->noop_interval_ms == 0)
-		return;
-	/* Any answer since is a sign of life. */
-	if (session->heard_ms >= session->noop_sent_ms)
-		session->noop_sent_ms = 0;
-	if (session->noop_sent_ms != 0) {
-		if (now - session->noop_sent_ms > login->noop_timeout_ms)
-			connection_drop(session->connection,
-			    "no answer to a NOP-Out: the target or the network is away");
-		return;
-	}
-	if (now - session->heard_ms < login->noop_interval_ms)
-		return;
-	if (iscsi_nop_out_async(connection_context(session->connection), session_noop_answered,
-	        NULL, 0, session) == 0)
-		session->noop_sent_ms = now;
+	*reset = (struct session_reset){session, session->resets, done, data};
+	session->resets = reset;
+	if (!session_is_up(session) ||
+	    iscsi_task_mgmt_lun_reset_async(connection_context(session->connection),
+	        (uint32_t)session_lun_field(lun), session_reset_answered, reset) != 0)
+		return; /* it is lost, or will be: that ends the wait */
 	connection_send(session->connection, false);
-}
-
-static bool list_is_overdue(const struct command_list *list, int64_t now)
-{
-	return list->first != NULL && now >= list->first->deadline_ms;
-}
-
-static void session_tick(void *data)
-{
-	struct session *session = data;
-	int64_t now = clock_ms();
-
-	if (session->state != READY)
-		return;
-	if (list_is_overdue(&session->outstanding, now) || list_is_overdue(&session->early, now))
-		connection_drop(session->connection, "a command was not done within its time");
-	else
-		session_keep_alive(session, now);
 }
 
 /* ---- going up and down ---- */
 
-static void session_connection_event(
-    struct connection *connection, enum connection_event event, void *data)
+static void session_dial(struct session *session);
+static void session_farewell(void *data);
+
+/* Since when is there no steady session? Pauses are a tenth of the time that it lasts already. */
+static unsigned session_pause(const struct session *session)
 {
-	if (event == CONNECTION_DOWN)
-		session_lost(data, connection_error(connection));
-	else if (event == CONNECTION_DRAINED)
-		session_drained(data);
+	int64_t away = clock_ms() - session->lost_ms;
+	unsigned ms;
+
+	if (session->fleeting > FLEETING_FREE)
+		ms = MIN(PAUSE_MIN_MS << MIN(session->fleeting - FLEETING_FREE, 10),
+		    FLEETING_PAUSE_MAX_MS);
+	else if (session->last_outage.attempts == 0)
+		return 0;
+	else
+		ms = (unsigned)CLAMP(away / 10, PAUSE_MIN_MS, PAUSE_MAX_MS);
+	/* Not all initiators of a site in step. */
+	uint32_t jitter = 0;
+	if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) == sizeof jitter)
+		ms -= jitter % (ms / 2);
+	return ms;
+}
+
+static void session_pause_over(void *data)
+{
+	session_dial(data);
 }
 
 static void session_wait(struct session *session)
 {
-	uint32_t jitter = 0;
-	unsigned ms = session->pause_ms;
-
-	/* First at once, then growing, and not all initiators of a site in step. */
-	session->pause_ms = CLAMP(2 * ms, PAUSE_MIN_MS, PAUSE_MAX_MS);
-	if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) == sizeof jitter)
-		ms -= ms != 0 ? jitter % (ms / 2) : 0;
 	session_set_state(session, WAITING);
+	session->tried = 0;
 	loop_remove(&session->pause);
-	session->pause = loop_timer(session->loop, ms, (void (*)(void *))session_dial, session);
+	session->pause =
+	    loop_timer(session->loop, session_pause(session), session_pause_over, session);
 }
 
-/* Hands every command back, in order; the connection is gone. */
-static void session_return_commands(struct session *session)
+/* Where a session did not last it counts as the same outage going on. */
+static void session_begin_outage(struct session *session)
 {
-	struct scsi_command *command;
+	int64_t now = clock_ms();
 
-	session_drained(session);
-	while ((command = session->outstanding.first) != NULL) {
-		list_remove(&session->outstanding, command);
-		command->error = -EIO;
-		list_append(&session->ended, command);
-	}
-	session_deliver(session);
-	loop_cancel(session->loop, &session->deliverer);
+	if (now - session->up_ms >= FLEETING_MS)
+		session->fleeting = 0;
+	else if (session->fleeting++ == 0)
+		session->fleeting_since_ms = now;
+	if (session->lost_ms != 0)
+		return; /* it was not even verified */
+	session->lost_ms = now;
+	session->outages++;
+	g_free(session->outage_reason);
+	session->outage_reason = g_strdup(session->last_error);
+	session->last_outage =
+	    (struct outage){.began_us = g_get_real_time(), .reason = session->outage_reason};
 }
 
 static void session_lost(struct session *session, const char *reason)
@@ -430,72 +192,141 @@ static void session_lost(struct session *session, const char *reason)
 		session_farewell(session);
 		return;
 	}
-	/* One that is lost as soon as it stands is not dialed in a hurry. */
-	if (clock_ms() - session->ready_ms > STEADY_MS)
-		session->pause_ms = 0;
+	session_begin_outage(session);
 	session_wait(session);
 	connection_free(g_steal_pointer(&session->connection));
+	session_forget_resets(session);
 	log_warning("%s: session lost: %s", session->login->target, session->last_error);
 	session->fn(session, SESSION_LOST, session->last_error, session->data);
-	session_return_commands(session);
+	commands_return(session, -ESTALE);
+}
+
+static void session_connection_event(
+    struct connection *connection, enum connection_event event, void *data)
+{
+	if (event == CONNECTION_DOWN)
+		session_lost(data, connection_error(connection));
+	else if (event == CONNECTION_DRAINED)
+		commands_drained(data);
+}
+
+static void session_up(struct session *session, struct connection *connection)
+{
+	int group = connection_portal_group(connection);
+
+	session->connection = connection;
+	connection_hand_over(connection, session_connection_event, session);
+	session->heard_ms = session->up_ms = clock_ms();
+	session->noop_sent_ms = 0;
+	session->changed_group = session->was_up && group >= 0 && session->portal_group >= 0 &&
+	                         group != session->portal_group;
+	session->portal_group = group >= 0 ? group : session->portal_group;
+	session->reconnects += session->was_up;
+	session->was_up = true;
+	session_set_state(session, VERIFYING);
+	session->fn(session, SESSION_UP, NULL, session->data);
+}
+
+static void session_attempt_failed(struct session *session)
+{
+	if (++session->tried < session->login->portals->len) {
+		session->portal = (session->portal + 1) % session->login->portals->len;
+		session_dial(session);
+		return;
+	}
+	if (session->was_up) {
+		session_wait(session);
+		return;
+	}
+	session_set_state(session, FAILED);
+	session->fn(session, SESSION_FAILED, session->last_error, session->data);
 }
 
 static void session_dialed(const struct dial_result *result, void *data)
 {
 	struct session *session = data;
+	struct connection *connection = result->connection;
 
-	if (result->connection != NULL) {
-		session->connection = result->connection;
-		connection_hand_over(session->connection, session_connection_event, session);
-		dial_free(g_steal_pointer(&session->dial));
-		session->heard_ms = session->ready_ms = clock_ms();
-		session->noop_sent_ms = 0;
-		session_set_state(session, READY);
-		if (session->was_ready) {
-			session->reconnects++;
-			log_info("%s: logged in again at %s", session->login->target,
-			    session_address(session));
-		}
-		session->was_ready = true;
-		session->fn(session, SESSION_READY, NULL, session->data);
+	if (connection == NULL)
+		session_set_error(session, result->error);
+	dial_free(g_steal_pointer(&session->dial));
+	if (connection != NULL) {
+		session_up(session, connection);
 		return;
 	}
-	session_set_error(session, result->error);
-	dial_free(g_steal_pointer(&session->dial));
-	if (session->was_ready) {
-		log_debug("%s: %s", session->login->target, session->last_error);
-		session_wait(session);
-	} else {
-		session_set_state(session, FAILED);
-		session->fn(session, SESSION_FAILED, session->last_error, session->data);
-	}
+	log_debug("%s: %s", session->login->target, session->last_error);
+	session_attempt_failed(session);
 }
 
+static void session_dial_stage(enum dial_stage stage, void *data)
+{
+	session_set_state(data, stage == DIAL_RESOLVING    ? RESOLVING
+	                        : stage == DIAL_CONNECTING ? CONNECTING
+	                                                   : LOGGING_IN);
+}
+
+/* One attempt, at the portal whose turn it is. Several share the time: a dead one costs less then.
+ */
 static void session_dial(struct session *session)
 {
+	const struct login *login = session->login;
+	unsigned ms = MAX(login->login_timeout_ms / login->portals->len,
+	    MIN(ATTEMPT_MIN_MS, login->login_timeout_ms));
+
 	loop_remove(&session->pause);
-	session_set_state(session, DIALING);
-	session->dial = dial_start(session->loop, session->login, session_dialed, session);
+	session->last_outage.attempts++;
+	session->dial = dial_start(&(struct dial_request){
+	    .loop = session->loop,
+	    .login = login,
+	    .portal = g_ptr_array_index(login->portals, session->portal),
+	    .timeout_ms = ms,
+	    .connect_ms = session->was_up ? CONNECT_MS : ms,
+	    .stage = session_dial_stage,
+	    .done = session_dialed,
+	    .data = session,
+	});
+}
+
+void session_verified(struct session *session)
+{
+	if (session->state != VERIFYING)
+		return;
+	session_set_state(session, READY);
+	if (session->lost_ms == 0)
+		return;
+	session->last_outage.lasted_ms = clock_ms() - session->lost_ms;
+	session->last_outage.over = true;
+	session->lost_ms = 0;
 }
 
 /* ---- life ---- */
 
+static void session_tick(void *data)
+{
+	struct session *session = data;
+
+	if (session_is_up(session))
+		commands_watch(session);
+}
+
 struct session *session_new(
     struct loop *loop, const struct login *login, session_event_fn fn, void *data)
 {
-	static const struct scsi_port_ops ops = {.execute = session_execute};
+	static const struct scsi_port_ops ops = {.execute = commands_execute};
 	struct session *session = g_new0(struct session, 1);
 
 	*session = (struct session){
-	    .port = {.ops = &ops, .write_burst = WRITE_BURST},
+	    .port = {.ops = &ops,
+	        .write_burst = WRITE_BURST,
+	        .command_timeout_ms = login->command_timeout_ms},
 	    .loop = loop,
 	    .login = login,
 	    .fn = fn,
 	    .data = data,
-	    .sending = g_ptr_array_new_with_free_func((GDestroyNotify)scsi_free_scsi_task),
-	    .deliverer.run = session_deliver_work,
+	    .portal_group = -1,
 	    .tick = loop_ticker(loop, TICK_MS, session_tick, session),
 	};
+	commands_init(session);
 	session_dial(session);
 	return session;
 }
@@ -510,11 +341,10 @@ static void session_farewell(void *data)
 	struct session *session = data;
 
 	loop_remove(&session->farewell);
-	loop_remove(&session->pause);
-	dial_free(g_steal_pointer(&session->dial));
 	session_set_state(session, CLOSED);
 	connection_free(g_steal_pointer(&session->connection));
-	session_return_commands(session);
+	session_forget_resets(session);
+	commands_return(session, -EIO);
 	session->fn(session, SESSION_CLOSED, NULL, session->data);
 }
 
@@ -534,13 +364,13 @@ static void session_logged_out(
 
 void session_close(struct session *session, unsigned timeout_ms)
 {
-	bool ready = session->state == READY;
+	bool up = session_is_up(session);
 
 	session_set_state(session, CLOSING);
 	loop_remove(&session->pause);
 	dial_free(g_steal_pointer(&session->dial));
-	if (ready && iscsi_logout_async(
-	                 connection_context(session->connection), session_logged_out, session) == 0)
+	if (up && iscsi_logout_async(
+	              connection_context(session->connection), session_logged_out, session) == 0)
 		connection_send(session->connection, false);
 	else
 		timeout_ms = 0;
@@ -557,10 +387,29 @@ void session_free(struct session *session)
 	loop_remove(&session->farewell);
 	dial_free(session->dial);
 	connection_free(g_steal_pointer(&session->connection));
-	session_return_commands(session);
-	g_ptr_array_unref(session->sending);
+	session_forget_resets(session);
+	commands_return(session, -EIO);
+	commands_free(session);
 	g_free(session->last_error);
+	g_free(session->outage_reason);
 	g_free(session);
+}
+
+/* ---- what it tells ---- */
+
+bool session_is_ready(const struct session *session)
+{
+	return session->state == READY;
+}
+
+unsigned session_reconnects(const struct session *session)
+{
+	return session->reconnects;
+}
+
+bool session_changed_group(const struct session *session)
+{
+	return session->changed_group;
 }
 
 const char *session_state_name(const struct session *session)
@@ -573,12 +422,22 @@ const char *session_address(const struct session *session)
 	return session->connection != NULL ? connection_address(session->connection) : "";
 }
 
-unsigned session_reconnects(const struct session *session)
-{
-	return session->reconnects;
-}
-
 const char *session_last_error(const struct session *session)
 {
 	return session->last_error != NULL ? session->last_error : "";
+}
+
+unsigned session_outages(const struct session *session, struct outage *last)
+{
+	if (session->outages == 0)
+		return 0;
+	*last = session->last_outage;
+	if (!last->over)
+		last->lasted_ms = clock_ms() - session->lost_ms;
+	return session->outages;
+}
+
+int64_t session_fleeting_ms(const struct session *session)
+{
+	return session->fleeting > 0 ? clock_ms() - session->fleeting_since_ms : 0;
 }

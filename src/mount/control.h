@@ -3,6 +3,7 @@
  *
  *   {"command": "flush"}    {"event": "progress", "file": "lun1.img", "left": "2", "error": ""} ...
  *                           {"event": "done", "error": ""}
+ *   {"command": "abort"}    {"event": "end", "error": ""}, when all who waited were told so
  *   {"command": "status"}, {"command": "status-json"}     {"event": "done", "error": "", "text":
  * "..."}
  *

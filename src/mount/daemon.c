@@ -7,8 +7,9 @@
  *                                          ENDED <-- LEAVING <-- FLUSHING <------------+
  *
  * FLUSHING has every disk flush what was written; LEAVING ends what is left and logs out; each has
- * a bound, so that a dead target cannot hold up a shutdown. A second signal goes to LEAVING at
- * once.
+ * a bound, so that a dead target cannot hold up a shutdown. After an unmount nobody waits, and the
+ * bound is replacement_timeout; a signal leaves 20 s, and a second one nothing. What is not known
+ * to be on stable storage then is listed.
  */
 #include <glib-unix.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "layout.h"
 #include "lunfs/fs.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
@@ -25,13 +27,18 @@
 #include "status.h"
 
 /* systemd gives 90 s by default, but a person less; SIGTERM ends within 30 s whatever happens. */
-#define FLUSH_MS  20000u
-#define LOGOUT_MS 2000u
-#define LEAVE_MS  5000u
+#define FLUSH_MS   20000u
+#define UNMOUNT_MS 120000u /* where replacement_timeout is infinite */
+#define FORCED_MS  2000u   /* 'lunfs umount -f': for a target that answers */
+#define LOGOUT_MS  2000u
+#define LEAVE_MS   5000u
 
 /* Buffers kept for the next request, while there are requests; see pool.h. */
 #define POOL_KEEP (32u << 20)
 #define TRIM_MS   1000u
+/* For writes that are done and not yet on stable storage, all LUNs together, and each at least. */
+#define RETAIN_LIMIT (64u << 20)
+#define RETAIN_FLOOR (2u << 20)
 
 enum daemon_state { FINDING, PROBING, MOUNTING, RUNNING, FLUSHING, LEAVING, ENDED };
 
@@ -40,11 +47,13 @@ struct daemon {
 	struct target_login login;
 	struct loop *loop;
 	struct pool *pool;
+	struct retain_memory memory;
 	enum daemon_state state;
 	void (*ready)(void *data);
 	void *data;
 
 	struct login discovery_login;
+	GPtrArray *discovery_portals;
 	struct discovery *discovery;
 	GPtrArray *targets; /* of struct target */
 	unsigned unprobed, unclosed;
@@ -53,6 +62,8 @@ struct daemon {
 	GPtrArray *signals; /* sources */
 	GSource *trim, *limit, *settle;
 	GError *error;
+	int64_t deadline_ms; /* of FLUSHING */
+	unsigned signalled;
 	bool mounted, clean;
 };
 
@@ -128,6 +139,38 @@ static void daemon_leave(struct daemon *daemon)
 	daemon_closed(daemon);
 }
 
+/* "; not known to be on stable storage: lun0.img: bytes 0-511 (512 in all)", or "". */
+static char *daemon_describe_unstable(const struct daemon *daemon)
+{
+	GString *text = g_string_new(NULL);
+
+	for (unsigned i = 0; i < daemon->targets->len; i++) {
+		const GPtrArray *disks = target_disks(g_ptr_array_index(daemon->targets, i));
+
+		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
+			g_autofree char *ranges =
+			    disk_describe_unstable(g_ptr_array_index(disks, k));
+			if (ranges != NULL)
+				g_string_append_printf(text, "; %s%s",
+				    text->len == 0 ? "not known to be on stable storage: " : "",
+				    ranges);
+		}
+	}
+	return g_string_free(text, FALSE);
+}
+
+/* Leaves without what could not be flushed, and says what this is. */
+static void daemon_leave_unclean(struct daemon *daemon, const char *reason)
+{
+	g_autofree char *unstable = daemon_describe_unstable(daemon);
+	g_autofree char *error = g_strconcat(reason, unstable, NULL);
+
+	log_error("%s", error);
+	daemon->clean = false;
+	control_tell_all(daemon->control, "end", error);
+	daemon_leave(daemon);
+}
+
 static void daemon_flush_progress(const char *name, int error, unsigned left, void *data);
 
 static void daemon_flushed(int error, void *data)
@@ -141,8 +184,11 @@ static void daemon_flushed(int error, void *data)
 		fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
 		return;
 	}
-	daemon->clean = error == 0;
-	control_tell_all(daemon->control, "end", error != 0 ? g_strerror(-error) : "");
+	if (error != 0) {
+		daemon_leave_unclean(daemon, g_strerror(-error));
+		return;
+	}
+	control_tell_all(daemon->control, "end", "");
 	daemon_leave(daemon);
 }
 
@@ -158,47 +204,66 @@ static void daemon_flush_progress(const char *name, int error, unsigned left, vo
 
 static void daemon_flush_expired(void *data)
 {
-	struct daemon *daemon = data;
-
-	log_error("the target does not answer: what was written since the last sync may be lost");
-	daemon->clean = false;
-	control_tell_all(daemon->control, "end", "the target does not answer");
-	daemon_leave(daemon);
+	daemon_leave_unclean(data, "the target does not answer");
 }
 
-/* Unmounted, or told to end. */
-static void daemon_end(struct daemon *daemon)
+/* Unmounted, or told to end: in at most ms, and not later than it was to end already. */
+static void daemon_end(struct daemon *daemon, unsigned ms)
 {
+	int64_t deadline_ms = clock_ms() + ms;
+
 	if (daemon->state < RUNNING) {
 		daemon_fail(daemon,
 		    daemon->state == MOUNTING ? "unmounted before it was ready" : "interrupted");
-	} else if (daemon->state == RUNNING) {
-		daemon_set_state(daemon, FLUSHING);
-		daemon->limit = loop_timer(daemon->loop, FLUSH_MS, daemon_flush_expired, daemon);
-		fs_refuse_writes(daemon->fs);
-		fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
+		return;
 	}
+	if (daemon->state > FLUSHING ||
+	    (daemon->state == FLUSHING && daemon->deadline_ms <= deadline_ms))
+		return;
+	bool begun = daemon->state == FLUSHING;
+	daemon_set_state(daemon, FLUSHING);
+	daemon->deadline_ms = deadline_ms;
+	loop_remove(&daemon->limit);
+	daemon->limit = loop_timer(daemon->loop, ms, daemon_flush_expired, daemon);
+	if (begun)
+		return;
+	fs_refuse_writes(daemon->fs);
+	fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
 }
 
 static gboolean daemon_signalled(gpointer data)
 {
 	struct daemon *daemon = data;
 
-	if (daemon->state == FLUSHING)
-		daemon_flush_expired(daemon);
-	else
-		daemon_end(daemon);
+	/* The second one means: now. */
+	if (daemon->signalled++ > 0 && daemon->state >= RUNNING) {
+		fs_abort(daemon->fs);
+		daemon_end(daemon, 0);
+	} else {
+		daemon_end(daemon, FLUSH_MS);
+	}
 	return G_SOURCE_CONTINUE;
 }
 
 static void daemon_unmounted(void *data)
 {
-	daemon_end(data);
+	struct daemon *daemon = data;
+	unsigned ms = daemon->mount->options->replacement_timeout;
+
+	daemon_end(daemon, ms == OPTIONS_INFINITY ? UNMOUNT_MS : MAX(ms, FLUSH_MS));
+}
+
+/* 'lunfs umount -f': whoever waits for a target waits no longer (SAFETY.md 17). */
+static void daemon_abort(struct daemon *daemon)
+{
+	fs_abort(daemon->fs);
+	daemon_end(daemon, FORCED_MS);
 }
 
 /* ---- the control socket ---- */
 
 struct flush_request {
+	struct daemon *daemon;
 	struct control_client *client;
 	char *failed; /* names of files */
 };
@@ -222,12 +287,11 @@ static void flush_request_progress(const char *name, int error, unsigned left, v
 static void flush_request_done(int error, void *data)
 {
 	struct flush_request *request = data;
+	g_autofree char *unstable = daemon_describe_unstable(request->daemon);
+	g_autofree char *text = g_strconcat(
+	    request->failed != NULL ? request->failed : g_strerror(-error), unstable, NULL);
 
-	control_reply(request->client, "done", "error",
-	    error == 0                ? ""
-	    : request->failed != NULL ? request->failed
-	                              : g_strerror(-error),
-	    NULL);
+	control_reply(request->client, "done", "error", error == 0 ? "" : text, NULL);
 	control_client_unref(request->client);
 	g_free(request->failed);
 	g_free(request);
@@ -240,8 +304,11 @@ static void daemon_request(struct control_client *client, const char *command, v
 	if (strcmp(command, "flush") == 0 && daemon->state == RUNNING) {
 		struct flush_request *request = g_new0(struct flush_request, 1);
 
+		request->daemon = daemon;
 		request->client = control_client_ref(client);
 		fs_flush_all(daemon->fs, flush_request_progress, flush_request_done, request);
+	} else if (strcmp(command, "abort") == 0 && daemon->state >= RUNNING) {
+		daemon_abort(daemon);
 	} else if (strcmp(command, "status") == 0) {
 		g_autofree char *text = status_text(daemon->mount, daemon->targets);
 
@@ -278,71 +345,6 @@ static void daemon_kernel_ready(void *data)
 	daemon->ready(daemon->data);
 }
 
-static void daemon_add_disk(
-    struct daemon *daemon, struct node *directory, struct target *target, const struct disk *disk)
-{
-	const struct lun_info *info = &disk->info;
-	g_autofree char *identity =
-	    g_strdup_printf("%s lun %u", target_name(target), (unsigned)info->lun);
-	g_autofree char *block_size = g_strdup_printf("%u", (unsigned)info->block_size);
-	const char *const attributes[] = {"vendor", info->vendor, "product", info->product,
-	    "revision", info->revision, "serial", info->serial, "wwid", info->wwid, "block_size",
-	    block_size, "target", target_name(target), "portal",
-	    session_address(target_session(target)), NULL};
-
-	fs_add_disk(
-	    daemon->fs, directory, disk->name, identity, disk->top, disk->read_only, attributes);
-}
-
-/* The sentence for a mount that would show nothing. */
-static char *daemon_explain_no_disks(struct daemon *daemon)
-{
-	GString *text = g_string_new(NULL);
-
-	for (unsigned i = 0; i < daemon->targets->len; i++) {
-		struct target *target = g_ptr_array_index(daemon->targets, i);
-		unsigned count;
-		const struct lun_info *luns = target_luns(target, &count);
-
-		g_string_append_printf(text, "%s%s has no disk to show for %s",
-		    text->len != 0 ? "; " : "", target_name(target), daemon->mount->initiator_name);
-		for (unsigned k = 0; k < count; k++)
-			g_string_append_printf(text, "%s lun %u is a %s%s%s", k == 0 ? ":" : ",",
-			    (unsigned)luns[k].lun, scsi_type_name(luns[k].type),
-			    luns[k].fault[0] != '\0' ? ": " : " (not shown yet)", luns[k].fault);
-	}
-	return g_string_free(text, FALSE);
-}
-
-static void daemon_build_tree(struct daemon *daemon)
-{
-	bool one = daemon->mount->source->target != NULL;
-
-	for (unsigned i = 0; i < daemon->targets->len; i++) {
-		struct target *target = g_ptr_array_index(daemon->targets, i);
-		const GPtrArray *disks = target_disks(target);
-		struct node *directory = NULL;
-
-		if (!daemon->mount->root_is_file)
-			directory = one ? fs_root(daemon->fs)
-			                : fs_add_directory(daemon->fs, fs_root(daemon->fs),
-			                      target_name(target), target_name(target));
-		for (unsigned k = 0; k < disks->len; k++)
-			daemon_add_disk(daemon, directory, target, g_ptr_array_index(disks, k));
-	}
-}
-
-static void daemon_warn_of_faults(struct target *target)
-{
-	unsigned count;
-	const struct lun_info *luns = target_luns(target, &count);
-
-	for (unsigned i = 0; i < count; i++)
-		if (luns[i].fault[0] != '\0' && scsi_type_is_block(luns[i].type))
-			log_warning("%s: lun %u is not shown: %s", target_name(target),
-			    (unsigned)luns[i].lun, luns[i].fault);
-}
-
 static void daemon_mount(struct daemon *daemon)
 {
 	const struct mount *mount = daemon->mount;
@@ -352,15 +354,16 @@ static void daemon_mount(struct daemon *daemon)
 	daemon_set_state(daemon, MOUNTING);
 	for (unsigned i = 0; i < daemon->targets->len; i++)
 		disks += target_make_disks(
-		    g_ptr_array_index(daemon->targets, i), daemon->pool, options->read_only)
+		    g_ptr_array_index(daemon->targets, i), daemon->pool, &daemon->memory, options)
 		             ->len;
 	if (disks == 0) {
-		g_autofree char *text = daemon_explain_no_disks(daemon);
+		g_autofree char *text =
+		    layout_explain_empty(daemon->targets, mount->initiator_name);
 		daemon_fail(daemon, text);
 		return;
 	}
 	for (unsigned i = 0; i < daemon->targets->len; i++)
-		daemon_warn_of_faults(g_ptr_array_index(daemon->targets, i));
+		layout_warn_of_faults(g_ptr_array_index(daemon->targets, i));
 	const struct fs_options fs_options = {
 	    .mountpoint = mount->mountpoint,
 	    .source = mount->source->text,
@@ -375,7 +378,7 @@ static void daemon_mount(struct daemon *daemon)
 	};
 	daemon->fs = fs_new(
 	    daemon->loop, daemon->pool, &fs_options, daemon_kernel_ready, daemon_unmounted, daemon);
-	daemon_build_tree(daemon);
+	layout_build(daemon->fs, daemon->targets, mount);
 	GError *error = NULL;
 	if (!fs_mount(daemon->fs, &error)) {
 		daemon->error = error;
@@ -401,14 +404,6 @@ static void daemon_target_probed(struct target *target, const char *error, void 
 		daemon_mount(daemon);
 }
 
-static struct portal *portal_copy(const char *host, uint16_t port)
-{
-	struct portal *portal = g_new(struct portal, 1);
-
-	*portal = (struct portal){.host = g_strdup(host), .port = port};
-	return portal;
-}
-
 static void daemon_add_target(struct daemon *daemon, const char *name, GPtrArray *portals)
 {
 	unsigned number = daemon->targets->len + 1;
@@ -425,18 +420,24 @@ static void daemon_add_target(struct daemon *daemon, const char *name, GPtrArray
  */
 static GPtrArray *portals_to_try(const struct source *source, const struct discovered_target *found)
 {
-	GPtrArray *portals = g_ptr_array_new();
+	GPtrArray *portals = portals_new();
 	bool listed = false;
 
 	for (unsigned i = 0; i < found->portals->len; i++) {
 		const struct discovered_portal *portal = g_ptr_array_index(found->portals, i);
 
-		if (strcmp(portal->host, source->host) == 0 && portal->port == source->port)
-			listed = true;
-		else
-			g_ptr_array_add(portals, portal_copy(portal->host, portal->port));
+		listed |= strcmp(portal->host, source->host) == 0 && portal->port == source->port;
 	}
-	g_ptr_array_insert(portals, listed ? 0 : -1, portal_copy(source->host, source->port));
+	if (listed)
+		portals_add(portals, source->host, source->port);
+	for (unsigned i = 0; i < found->portals->len; i++) {
+		const struct discovered_portal *portal = g_ptr_array_index(found->portals, i);
+
+		if (strcmp(portal->host, source->host) != 0 || portal->port != source->port)
+			portals_add(portals, portal->host, portal->port);
+	}
+	if (!listed)
+		portals_add(portals, source->host, source->port);
 	return portals;
 }
 
@@ -467,15 +468,17 @@ static void daemon_find(struct daemon *daemon)
 	const struct source *source = daemon->mount->source;
 
 	if (source->target != NULL) {
-		GPtrArray *portals = g_ptr_array_new();
+		GPtrArray *portals = portals_new();
 
-		g_ptr_array_add(portals, portal_copy(source->host, source->port));
+		portals_add(portals, source->host, source->port);
 		daemon_set_state(daemon, PROBING);
 		daemon_add_target(daemon, source->target, portals);
 		return;
 	}
 	target_login_fill(&daemon->login, &daemon->discovery_login);
-	daemon->discovery_login.portal = (struct portal){source->host, source->port};
+	daemon->discovery_portals = portals_new();
+	portals_add(daemon->discovery_portals, source->host, source->port);
+	daemon->discovery_login.portals = daemon->discovery_portals;
 	daemon->discovery =
 	    discovery_start(daemon->loop, &daemon->discovery_login, daemon_discovered, daemon);
 }
@@ -515,6 +518,7 @@ static void daemon_free(struct daemon *daemon)
 	loop_remove(&daemon->settle);
 	g_ptr_array_unref(daemon->signals);
 	discovery_free(daemon->discovery);
+	g_clear_pointer(&daemon->discovery_portals, g_ptr_array_unref);
 	fs_free(daemon->fs);
 	for (unsigned i = 0; i < daemon->targets->len; i++)
 		target_free(g_ptr_array_index(daemon->targets, i));
@@ -535,6 +539,7 @@ bool mount_run(const struct mount *mount, void (*ready)(void *data), void *data,
 	        .initiator_name = mount->initiator_name},
 	    .loop = loop,
 	    .pool = pool_new(POOL_KEEP),
+	    .memory = {.limit = RETAIN_LIMIT, .floor = RETAIN_FLOOR},
 	    .ready = ready,
 	    .data = data,
 	    .targets = g_ptr_array_new(),

@@ -2,9 +2,14 @@
  * status.c - what a mount tells of itself, for 'lunfs status': sessions, LUNs, counters.
  *
  *   {"mountpoint": S, "source": S, "targets": [{"name": S, "state": S, "address": S, "reconnects":
- * N, "last_error": S, "luns": [{"lun": N, "type": S, "file": S or "", "reason": S, "size": N,
- * "block_size": N, "vendor": S, "product": S, "serial": S, "wwid": S, "read_only": B, "reads": N,
- * "writes": N, "flushes": N, "bytes_read": N, "bytes_written": N, "retries": N, "errors": N}]}]}
+ * N, "last_error": S, "outages": N, "outage_began": S, "outage_ms": N, "outage_over": B,
+ * "outage_reason": S, "outage_attempts": N, "outage_resent": N, "resent": N, "luns": [{"lun": N,
+ * "type": S, "file": S or "", "reason": S, "size": N, "block_size": N, "vendor": S, "product": S,
+ * "serial": S, "wwid": S, "identity": "strong" or "weak", "read_only": B, "trouble": S, "waiting":
+ * N, "away_ms": N, "unstable_bytes": N, "reads": N, "writes": N, "flushes": N, "bytes_read": N,
+ * "bytes_written": N, "retries": N, "errors": N}]}]}
+ *
+ * The outage is the last one; outage_began is in UTC (ISO 8601); resent counts commands.
  */
 #include "status.h"
 
@@ -29,6 +34,22 @@ static const char *lun_reason(const struct lun_info *info)
 	return info->fault[0] != '\0' ? info->fault : "not shown yet";
 }
 
+static void text_trouble(GString *text, const struct disk *disk)
+{
+	uint64_t kept = retain_stats(disk->retain)->kept;
+
+	if (disk->trouble != NULL)
+		g_string_append_printf(text, "    %s\n", disk->trouble);
+	if (nexus_waiting(disk->nexus) > 0)
+		g_string_append_printf(text, "    %u commands wait, since %.1f s\n",
+		    nexus_waiting(disk->nexus), (double)nexus_away_ms(disk->nexus) / 1000);
+	if (kept > 0) {
+		g_autofree char *size = g_format_size_full(kept, G_FORMAT_SIZE_IEC_UNITS);
+		g_string_append_printf(
+		    text, "    %s not yet known to be on stable storage\n", size);
+	}
+}
+
 static void text_lun(GString *text, const struct target *target, const struct lun_info *info)
 {
 	const struct disk *disk = find_disk(target, info->lun);
@@ -44,16 +65,45 @@ static void text_lun(GString *text, const struct target *target, const struct lu
 	    g_format_size_full(stats->bytes_read, G_FORMAT_SIZE_IEC_UNITS);
 	g_autofree char *bytes_written =
 	    g_format_size_full(stats->bytes_written, G_FORMAT_SIZE_IEC_UNITS);
-	g_string_append_printf(text, "  %-11s %-8s %s%s, %s %s, %u-byte blocks, %s\n", disk->name,
+	g_string_append_printf(text, "  %-11s %-8s %s%s, %s %s, %u-byte blocks, %s%s\n", disk->name,
 	    scsi_type_name(info->type), size, disk->read_only ? ", read-only" : "", info->vendor,
 	    info->product, (unsigned)info->block_size,
-	    info->wwid[0] != '\0' ? info->wwid : "no designator");
+	    info->wwid[0] != '\0' ? info->wwid : "no designator",
+	    lun_identity_is_weak(info) ? " (identity: weak)" : "");
 	g_string_append_printf(text,
 	    "    %" G_GUINT64_FORMAT " reads (%s), %" G_GUINT64_FORMAT
 	    " writes (%s), %" G_GUINT64_FORMAT " flushes, %" G_GUINT64_FORMAT
 	    " retries, %" G_GUINT64_FORMAT " errors\n",
 	    stats->reads, bytes_read, stats->writes, bytes_written, stats->flushes, stats->retries,
 	    stats->errors);
+	text_trouble(text, disk);
+}
+
+/* "2026-11-21T16:20:01Z" */
+static char *outage_time(const struct outage *outage)
+{
+	g_autoptr(GDateTime) time =
+	    g_date_time_new_from_unix_utc(outage->began_us / G_USEC_PER_SEC);
+
+	return g_date_time_format(time, "%Y-%m-%dT%H:%M:%SZ");
+}
+
+static void text_outage(GString *text, const struct target *target)
+{
+	struct outage outage;
+	unsigned count = session_outages(target_session(target), &outage);
+	uint64_t resent;
+
+	if (count == 0)
+		return;
+	g_autofree char *time = outage_time(&outage);
+	target_resent(target, &resent);
+	g_string_append_printf(text,
+	    "  %u outage%s, the %s since %s, %s %.1f s: %s; %" G_GUINT64_FORMAT
+	    " commands sent again\n",
+	    count, count == 1 ? "" : "s", outage.over ? "last" : "present one", time,
+	    outage.over ? "for" : "now for", (double)outage.lasted_ms / 1000, outage.reason,
+	    resent);
 }
 
 char *status_text(const struct mount *mount, const GPtrArray *targets)
@@ -76,6 +126,7 @@ char *status_text(const struct mount *mount, const GPtrArray *targets)
 			g_string_append_printf(
 			    text, ", last error: %s", session_last_error(session));
 		g_string_append_c(text, '\n');
+		text_outage(text, target);
 		for (unsigned k = 0; k < count; k++)
 			text_lun(text, target, &luns[k]);
 	}
@@ -100,6 +151,11 @@ static void json_string(GString *json, const char *name, const char *value)
 	g_string_append(json, "\", ");
 }
 
+static void json_bool(GString *json, const char *name, bool value)
+{
+	g_string_append_printf(json, "\"%s\": %s, ", name, value ? "true" : "false");
+}
+
 static void json_number(GString *json, const char *name, uint64_t value)
 {
 	g_string_append_printf(json, "\"%s\": %" G_GUINT64_FORMAT ", ", name, value);
@@ -111,6 +167,31 @@ static void json_close(GString *json, const char *end)
 	if (g_str_has_suffix(json->str, ", "))
 		g_string_truncate(json, json->len - 2);
 	g_string_append(json, end);
+}
+
+static void json_trouble(GString *json, const struct disk *disk)
+{
+	json_string(json, "trouble", disk->trouble != NULL ? disk->trouble : "");
+	json_number(json, "waiting", nexus_waiting(disk->nexus));
+	json_number(json, "away_ms", (uint64_t)nexus_away_ms(disk->nexus));
+	json_number(json, "unstable_bytes", retain_stats(disk->retain)->kept);
+}
+
+static void json_outage(GString *json, const struct target *target)
+{
+	struct outage outage = {.over = true, .reason = ""};
+	unsigned count = session_outages(target_session(target), &outage);
+	uint64_t since_outage, resent = target_resent(target, &since_outage);
+	g_autofree char *time = count > 0 ? outage_time(&outage) : g_strdup("");
+
+	json_number(json, "outages", count);
+	json_string(json, "outage_began", time);
+	json_number(json, "outage_ms", (uint64_t)outage.lasted_ms);
+	json_bool(json, "outage_over", outage.over);
+	json_string(json, "outage_reason", outage.reason);
+	json_number(json, "outage_attempts", outage.attempts);
+	json_number(json, "outage_resent", since_outage);
+	json_number(json, "resent", resent);
 }
 
 static void json_lun(GString *json, const struct target *target, const struct lun_info *info)
@@ -130,8 +211,10 @@ static void json_lun(GString *json, const struct target *target, const struct lu
 	json_string(json, "product", info->product);
 	json_string(json, "serial", info->serial);
 	json_string(json, "wwid", info->wwid);
-	g_string_append_printf(
-	    json, "\"read_only\": %s, ", disk != NULL && !disk->read_only ? "false" : "true");
+	json_string(json, "identity", lun_identity_is_weak(info) ? "weak" : "strong");
+	json_bool(json, "read_only", disk == NULL || disk->read_only);
+	if (disk != NULL)
+		json_trouble(json, disk);
 	json_number(json, "reads", stats->reads);
 	json_number(json, "writes", stats->writes);
 	json_number(json, "flushes", stats->flushes);
@@ -154,6 +237,7 @@ static void json_target(GString *json, const struct target *target)
 	json_string(json, "address", session_address(session));
 	json_number(json, "reconnects", session_reconnects(session));
 	json_string(json, "last_error", session_last_error(session));
+	json_outage(json, target);
 	g_string_append(json, "\"luns\": [");
 	for (unsigned i = 0; i < count; i++)
 		json_lun(json, target, &luns[i]);

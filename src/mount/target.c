@@ -1,27 +1,22 @@
 /*
- * target.c - a target: its session, what the probe found, and a stack of blocks for each disk.
+ * target.c - a target: its session, what the probe found, and its disks.
  *
- *   file -> align -> disk -> session
- *
- * The portals are tried in turn until the first login; from then on the session keeps to its own.
- * When it was lost and is back, each disk is proved to be the same before it goes on (SAFETY.md
- * 14).
+ * When the session was lost and is back, each disk is proved to be the same before it goes on, each
+ * at its own pace (SAFETY.md 14, 18); when all have had their verdict the outage is over.
  */
-#include <string.h>
-
+#include "disk.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
-#include "lunfs/mount.h"
 
-/* How long a target that is back gets to show a disk, before it is asked again. */
-#define RECHECK_MS 2000u
+/* A session that is taken away as soon as it stands, again and again, for replacement_timeout and
+ * for so long at least, is of no use. */
+#define FLEETING_MIN_MS 60000
 
 struct target {
 	struct loop *loop;
 	struct login login;
 	char *name;
 	GPtrArray *portals;
-	unsigned next_portal;
 	int lun;
 	void (*probed)(struct target *target, const char *error, void *data);
 	void (*closed)(void *data);
@@ -29,15 +24,16 @@ struct target {
 
 	struct session *session;
 	struct probe *probe;
-	GSource *recheck; /* disks that were not seen again */
-	bool probed_again;
-	struct loop_work retry; /* at the next portal: not from inside the session's event */
-	GArray *luns;           /* of struct lun_info */
+	GArray *luns; /* of struct lun_info */
 	GPtrArray *disks;
+	const struct options *options;
+	uint64_t resent_before; /* the last outage */
+	bool reported;          /* that it is over */
 };
 
 static void target_session_event(
     struct session *session, enum session_event event, const char *text, void *data);
+static void target_session_up(struct target *target);
 
 /* ---- log in and probe ---- */
 
@@ -67,90 +63,116 @@ static void target_tell(struct target *target, const char *error)
 		probed(target, error, target->data);
 }
 
-static void target_try_portal(struct loop_work *work)
-{
-	struct target *target = (struct target *)((char *)work - offsetof(struct target, retry));
-	const struct portal *portal = g_ptr_array_index(target->portals, target->next_portal++);
-
-	session_free(target->session);
-	target->login.portal = *portal;
-	target->session = session_new(target->loop, &target->login, target_session_event, target);
-}
-
-static void target_first_probe_done(
-    struct target *target, const struct lun_info *luns, unsigned count, const char *error)
-{
-	/* Another target's probe may take longer than this session lasts: it is asked again then.
-	 */
-	g_array_set_size(target->luns, 0);
-	if (error == NULL)
-		g_array_append_vals(target->luns, luns, count);
-	target_tell(target, error);
-}
-
-static void target_probe_again(void *data);
-
-/* After a loss: is each disk still the one it was? False while one is not seen to be. */
-static bool target_verify_disks(struct target *target, const struct lun_info *luns, unsigned count)
-{
-	bool all = true;
-
-	for (unsigned i = 0; i < target->disks->len; i++) {
-		struct disk *disk = g_ptr_array_index(target->disks, i);
-		bool same = false;
-
-		for (unsigned k = 0; k < count && !disk->verified; k++)
-			if (luns[k].lun == disk->info.lun && luns[k].fault[0] == '\0')
-				same = disk_verify(disk->scsi, &luns[k]);
-		disk->verified |= same;
-		if (!disk->verified && !target->probed_again)
-			log_warning("%s: %s is not there again yet", target->name, disk->name);
-		all &= disk->verified;
-	}
-	return all;
-}
-
-static void target_probe_done(
+static void target_probed(
     const struct lun_info *luns, unsigned count, const char *error, void *data)
 {
 	struct target *target = data;
 
-	if (target->disks == NULL) {
-		target_first_probe_done(target, luns, count, error);
+	if (target->disks != NULL) { /* they were made from what an earlier session showed */
+		if (error == NULL)
+			target_session_up(target);
 		return;
 	}
-	if (error != NULL && !target->probed_again)
-		log_warning("%s: %s", target->name, error);
-	if (error == NULL && target_verify_disks(target, luns, count))
-		return;
-	/* A target that restarts shows its LUNs when it is ready to. */
-	target->probed_again = true;
-	loop_remove(&target->recheck);
-	target->recheck = loop_timer(target->loop, RECHECK_MS, target_probe_again, target);
+	/* Another target's probe may take longer than this session lasts: it is asked again then.
+	 */
+	g_array_set_size(target->luns, 0);
+	if (error == NULL) {
+		g_array_append_vals(target->luns, luns, count);
+		session_verified(target->session);
+	}
+	target_tell(target, error);
 }
 
 static void target_probe(struct target *target)
 {
-	loop_remove(&target->recheck);
 	probe_free(target->probe);
 	target->probe = probe_start(
-	    session_port(target->session), target->loop, target->lun, target_probe_done, target);
+	    session_port(target->session), target->loop, target->lun, target_probed, target);
 }
 
-static void target_probe_again(void *data)
+/* ---- lost and back ---- */
+
+uint64_t target_resent(const struct target *target, uint64_t *since_outage)
 {
-	target_probe(data);
+	uint64_t resent = 0;
+
+	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(target->disks, i);
+
+		resent += nexus_resent(disk->nexus) + retain_stats(disk->retain)->resent_writes;
+	}
+	if (since_outage != NULL)
+		*since_outage = resent - target->resent_before;
+	return resent;
+}
+
+static void target_tell_back(struct target *target)
+{
+	struct outage outage;
+	uint64_t kept = 0;
+
+	if (session_outages(target->session, &outage) == 0 || !outage.over || target->reported)
+		return;
+	target->reported = true;
+	for (unsigned i = 0; i < target->disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(target->disks, i);
+
+		kept += retain_stats(disk->retain)->kept;
+	}
+	g_autofree char *size = g_format_size_full(kept, G_FORMAT_SIZE_IEC_UNITS);
+	g_autofree char *again =
+	    kept > 0 ? g_strdup_printf(
+	                   "; %s that were not yet on stable storage are written again", size)
+	             : g_strdup("");
+	log_info("%s: logged in again at %s after %.1f s (attempt %u)%s", target->name,
+	    session_address(target->session), (double)outage.lasted_ms / 1000, outage.attempts,
+	    again);
+}
+
+void target_disk_answered(struct target *target)
+{
+	for (unsigned i = 0; i < target->disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(target->disks, i);
+
+		if (disk->state == DISK_AWAY || disk->state == DISK_ASKED)
+			return;
+	}
+	session_verified(target->session);
+	target_tell_back(target);
+}
+
+static void target_session_up(struct target *target)
+{
+	if (target->disks == NULL) {
+		target_probe(target);
+		return;
+	}
+	for (unsigned i = 0; i < target->disks->len; i++)
+		disk_session_up(g_ptr_array_index(target->disks, i));
+	if (target->disks->len == 0)
+		session_verified(target->session);
+}
+
+static bool target_is_fleeting(const struct target *target)
+{
+	unsigned limit = target->options->replacement_timeout;
+
+	return limit != OPTIONS_INFINITY &&
+	       session_fleeting_ms(target->session) > MAX(limit, FLEETING_MIN_MS);
 }
 
 static void target_session_lost(struct target *target)
 {
-	loop_remove(&target->recheck);
-	target->probed_again = false;
+	target->resent_before = target_resent(target, NULL);
+	target->reported = false;
 	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
 		struct disk *disk = g_ptr_array_index(target->disks, i);
 
-		disk->verified = false;
-		disk_port_lost(disk->scsi);
+		disk_session_lost(disk);
+		if (target_is_fleeting(target))
+			disk_give_up(disk,
+			    "the session is taken away again and again: does another initiator use "
+			    "this name and ISID? I/O fails until it stands");
 	}
 }
 
@@ -161,17 +183,14 @@ static void target_session_event(
 
 	(void)session;
 	switch (event) {
-	case SESSION_READY:
-		target_probe(target);
+	case SESSION_UP:
+		target_session_up(target);
 		break;
 	case SESSION_LOST:
 		target_session_lost(target);
 		break;
 	case SESSION_FAILED:
-		if (target->next_portal < target->portals->len)
-			loop_defer(target->loop, &target->retry);
-		else
-			target_tell(target, text);
+		target_tell(target, text);
 		break;
 	case SESSION_CLOSED:
 		target->closed(target->data);
@@ -192,19 +211,25 @@ struct target *target_new(struct loop *loop, const struct target_login *login, c
 	    .lun = lun,
 	    .probed = probed,
 	    .data = data,
-	    .retry.run = target_try_portal,
+	    .options = login->options,
 	    .luns = g_array_new(FALSE, FALSE, sizeof(struct lun_info)),
 	};
 	target_login_fill(login, &target->login);
 	target->login.target = target->name;
 	target->login.isid_qualifier = (uint16_t)number;
-	target_try_portal(&target->retry);
+	target->login.portals = portals;
+	target->session = session_new(loop, &target->login, target_session_event, target);
 	return target;
 }
 
 const char *target_name(const struct target *target)
 {
 	return target->name;
+}
+
+struct loop *target_loop(const struct target *target)
+{
+	return target->loop;
 }
 
 struct session *target_session(const struct target *target)
@@ -220,33 +245,27 @@ const struct lun_info *target_luns(const struct target *target, unsigned *count)
 
 /* ---- disks ---- */
 
-static void disk_free(gpointer data)
+GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
+    const struct options *options)
 {
-	struct disk *disk = data;
+	const struct disk_environment environment = {
+	    .loop = target->loop,
+	    .pool = pool,
+	    .memory = memory,
+	    .options = options,
+	    .session = target->session,
+	};
 
-	block_free(disk->top);
-	g_free(disk->name);
-	g_free(disk);
-}
-
-GPtrArray *target_make_disks(struct target *target, struct pool *pool, bool read_only)
-{
-	target->disks = g_ptr_array_new_with_free_func(disk_free);
+	target->disks = g_ptr_array_new_with_free_func(disk_destroy);
 	for (unsigned i = 0; i < target->luns->len; i++) {
 		const struct lun_info *info = &g_array_index(target->luns, struct lun_info, i);
 
-		if (!scsi_type_is_block(info->type) || info->fault[0] != '\0')
-			continue;
-		struct disk *disk = g_new0(struct disk, 1);
-		disk->info = *info;
-		disk->name = g_strdup_printf(
-		    "lun%u.%s", (unsigned)info->lun, info->type == SCSI_TYPE_CD ? "iso" : "img");
-		disk->read_only = read_only || info->write_protected;
-		disk->scsi = disk_new(
-		    target->loop, session_port(target->session), info, disk->name, disk->read_only);
-		disk->top = align_new(disk->scsi, target->loop, pool);
-		g_ptr_array_add(target->disks, disk);
+		if (scsi_type_is_block(info->type) && info->fault[0] == '\0')
+			g_ptr_array_add(target->disks, disk_make(target, &environment, info));
 	}
+	/* It may have been lost since the probe; they are proved when it is back. */
+	for (unsigned i = 0; !session_is_ready(target->session) && i < target->disks->len; i++)
+		disk_session_lost(g_ptr_array_index(target->disks, i));
 	return target->disks;
 }
 
@@ -262,33 +281,42 @@ void target_close(
 {
 	target->closed = closed;
 	target->data = data;
-	loop_remove(&target->recheck);
-	loop_cancel(target->loop, &target->retry);
+	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++)
+		disk_give_up(g_ptr_array_index(target->disks, i), NULL);
 	session_close(target->session, timeout_ms);
 }
 
-static void portal_clear(gpointer data, gpointer user_data)
+static void portal_free(gpointer data)
 {
 	struct portal *portal = data;
 
-	(void)user_data;
 	g_free(portal->host);
 	g_free(portal);
+}
+
+GPtrArray *portals_new(void)
+{
+	return g_ptr_array_new_with_free_func(portal_free);
+}
+
+void portals_add(GPtrArray *portals, const char *host, uint16_t port)
+{
+	struct portal *portal = g_new(struct portal, 1);
+
+	*portal = (struct portal){.host = g_strdup(host), .port = port};
+	g_ptr_array_add(portals, portal);
 }
 
 void target_free(struct target *target)
 {
 	if (target == NULL)
 		return;
-	loop_cancel(target->loop, &target->retry);
-	loop_remove(&target->recheck);
 	target->probed = NULL;
 	session_free(target->session);
 	probe_free(target->probe);
 	if (target->disks != NULL)
 		g_ptr_array_unref(target->disks);
 	g_array_unref(target->luns);
-	g_ptr_array_foreach(target->portals, portal_clear, NULL);
 	g_ptr_array_unref(target->portals);
 	g_free(target->name);
 	g_free(target);

@@ -5,9 +5,9 @@
  * invariants), and what is known of the LUN. Data is never copied: a part's iovecs point into the
  * io's.
  *
- * Nothing is promised that the target may have forgotten. A write that LOST crossed is done again
- * from its start before it is acknowledged; a FLUSH that follows a LOST of acknowledged writes
- * fails, once, until a layer above keeps such writes and sends them again (SAFETY.md 1-4).
+ * Nothing is promised that the target may have forgotten: a write or FLUSH that LOST crossed ends
+ * with -ESTALE, and the layer above, which keeps what was acknowledged too, sends all of it again
+ * (SAFETY.md 1-5).
  */
 #include "disk.h"
 
@@ -97,15 +97,12 @@ static bool io_writes(const struct io *io)
 	return io->op == IO_WRITE || io->op == IO_ZERO;
 }
 
-static int flush_outcome(struct disk *disk, int error)
+bool request_is_stale(const struct disk_request *request)
 {
-	if (error || !disk->writes_lost)
-		return error;
-	disk->writes_lost = false;
-	log_error("%s: the target was restarted or reset before it had stored all that was "
-	          "written; a flush fails",
-	    disk->name);
-	return -EIO;
+	const struct disk *disk = request->disk;
+
+	return request->epoch != disk->block.epoch && request->io->op != IO_READ &&
+	       disk_flushes(disk);
 }
 
 /* Counts a request, frees it; its io is to be told the error that is returned. */
@@ -116,9 +113,11 @@ static int request_close(struct disk_request *request)
 	const struct io *io = request->io;
 	int error = request->error;
 
-	if (io->op == IO_FLUSH)
-		error = flush_outcome(disk, error);
-	if (error && error != -EINTR) {
+	if (!error && request_is_stale(request))
+		error = -ESTALE;
+	if (error == -ESTALE) {
+		/* it will be done again */
+	} else if (error && error != -EINTR) {
 		stats->errors++;
 	} else if (!error && io->op == IO_READ) {
 		stats->reads++;
@@ -126,8 +125,6 @@ static int request_close(struct disk_request *request)
 	} else if (!error && io_writes(io)) {
 		stats->writes++;
 		stats->bytes_written += io->length;
-		if (!(io->flags & IO_FUA))
-			disk->writes_done++;
 	} else if (!error) {
 		stats->flushes++;
 	}
@@ -377,7 +374,6 @@ static int request_start_over(struct disk_request *request)
 	request->sent = 0;
 	request->iov_index = 0;
 	request->iov_offset = 0;
-	request->epoch = request->disk->block.epoch;
 	return 0;
 }
 
@@ -389,9 +385,7 @@ static void request_next_stage(struct disk_request *request)
 
 	if (!io_writes(io) || request->sent < io->length)
 		return;
-	if (disk_flushes(disk) && request->epoch != disk->block.epoch)
-		request->start_over = true; /* the target may have forgotten some of it */
-	else if ((io->flags & IO_FUA) && disk_flushes(disk) && !request->syncing)
+	if ((io->flags & IO_FUA) && disk_flushes(disk) && !request->syncing)
 		request->syncing = !disk->info.fua || io->op == IO_ZERO;
 }
 
@@ -429,8 +423,6 @@ static int disk_check(const struct disk *disk, const struct io *io, bool *at_onc
 		return -EROFS;
 	if (io->op == IO_DISCARD || io->op == IO_MAP)
 		return -EOPNOTSUPP;
-	if (disk->closed)
-		return -EIO;
 	if (io->op != IO_FLUSH) {
 		if ((io->offset | io->length) % disk->info.block_size || io->length > block->size ||
 		    io->offset > block->size - io->length)
@@ -518,71 +510,4 @@ struct block *disk_new(struct loop *loop, struct scsi_port *port, const struct l
 const struct disk_stats *disk_stats(const struct block *block)
 {
 	return &((const struct disk *)block)->stats;
-}
-
-/* ---- the session below ---- */
-
-void disk_lose(struct disk *disk)
-{
-	if (disk_flushes(disk) && disk->writes_done > disk->writes_stable)
-		disk->writes_lost = true;
-	disk->writes_stable = disk->writes_done;
-	block_raise(&disk->block, BLOCK_LOST);
-}
-
-void disk_port_lost(struct block *block)
-{
-	struct disk *disk = disk_of(block);
-
-	disk->closed = true;
-	disk_lose(disk);
-	parts_end_paused(disk, -EIO);
-	while (disk->head) {
-		struct disk_request *request = disk->head;
-
-		disk_unqueue_head(disk);
-		request->error = -EIO;
-		if (request->parts == 0)
-			request_complete_later(request);
-	}
-}
-
-/* Why info is not the LUN that the disk was made from, or NULL. */
-static const char *disk_mismatch(const struct disk *disk, const struct lun_info *info)
-{
-	const struct lun_info *own = &disk->info;
-
-	if (strcmp(own->wwid, info->wwid) != 0 || strcmp(own->serial, info->serial) != 0 ||
-	    own->type != info->type)
-		return "another logical unit has its number now";
-	if (info->fault[0])
-		return info->fault;
-	if (own->block_size != info->block_size)
-		return "its block size is another one now";
-	if (info->blocks < own->blocks)
-		return "it is smaller now";
-	return NULL;
-}
-
-bool disk_verify(struct block *block, const struct lun_info *info)
-{
-	struct disk *disk = disk_of(block);
-	const char *mismatch = disk_mismatch(disk, info);
-
-	if (mismatch) {
-		disk->closed = true;
-		log_error("%s: %s; it fails with an I/O error until the LUN is back", disk->name,
-		    mismatch);
-		block_raise(block, BLOCK_GONE);
-		return false;
-	}
-	disk->info.fua &= info->fua;
-	disk->info.write_cache |= info->write_cache; /* its end proves nothing about what it held */
-	disk->info.max_transfer = info->max_transfer;
-	disk->info.max_write_same = info->max_write_same;
-	block->limits.fua = disk->info.fua || !disk->info.write_cache;
-	block->limits.volatile_cache = disk->info.write_cache;
-	disk->closed = false;
-	block_raise(block, BLOCK_BACK);
-	return true;
 }

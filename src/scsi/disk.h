@@ -41,6 +41,7 @@ struct disk_request {
 };
 
 enum part_kind { PART_READ, PART_WRITE, PART_WRITE_SAME, PART_SYNC };
+#define PART_KINDS 4
 
 /* One command. */
 struct disk_part {
@@ -51,8 +52,8 @@ struct disk_part {
 	bool wide; /* of which slab */
 	uint64_t lba;
 	uint32_t blocks;
-	uint64_t covers; /* PART_SYNC: writes_done when it was sent */
 	unsigned retries, pause_ms;
+	unsigned cache_change; /* SYNC: the disk's when it was sent */
 	int64_t due_ms, give_up_ms;
 	struct iovec iov[];
 };
@@ -70,7 +71,12 @@ struct disk {
 	struct lun_info info;
 	char *name;
 
-	bool closed; /* the port is away, or its LUN is another one */
+	bool gone;       /* GONE was told, and not BACK */
+	bool cache_ends; /* the cache is off now; a SYNCHRONIZE CACHE sent since, and done, shows
+	                    that it is empty */
+	unsigned cache_changes;        /* how often that was found out */
+	void (*attention)(void *data); /* see disk_on_attention() */
+	void *attention_data;
 	/* what this target takes, as learnt from what it rejected */
 	bool short_cdbs; /* READ, WRITE(10) */
 	bool write_same, unmap;
@@ -82,13 +88,13 @@ struct disk {
 	GSource *pause_timer;
 	int64_t pause_end_ms;
 	unsigned patience_ms; /* for one command that the target puts off */
+	/* By kind of part: the time for one is doubled so often, as the last took too long
+	 * (SAFETY.md 15). */
+	unsigned slow[PART_KINDS];
+	int64_t slow_ms[PART_KINDS]; /* when it did */
 
 	struct io *done_head, **done_tail; /* answered, not told yet; io->layer is the error */
 	struct loop_work done_work;
-
-	uint64_t writes_done,
-	    writes_stable; /* acknowledged; of these, known to be on stable storage */
-	bool writes_lost;  /* LOST came between the two: the next FLUSH cannot succeed */
 
 	struct slab requests, parts, wide_parts;
 	void *zeros;
@@ -98,8 +104,12 @@ struct disk {
 
 /* ---- disk.c ---- */
 
-/* The target may have forgotten what was not flushed: notes it, and raises LOST. */
-void disk_lose(struct disk *disk);
+/* Did LOST cross the request, and may the target have forgotten some of it? */
+bool request_is_stale(const struct disk_request *request);
+/* There may be a volatile cache, as far as anybody knows. */
+void disk_assume_cache(struct disk *disk);
+/* A SYNCHRONIZE CACHE has succeeded: part. */
+void disk_cache_was_emptied(struct disk *disk, const struct disk_part *part);
 /* There is a volatile cache, and a command to empty it. */
 bool disk_flushes(const struct disk *disk);
 /* Sends what the slots allow. */
@@ -120,5 +130,5 @@ struct disk_part *part_new(struct disk_request *request, enum part_kind kind, in
 /* Gives back one that was not sent. */
 void part_drop(struct disk_part *part);
 void part_send(struct disk_part *part);
-/* Ends the parts that pause, with error. */
-void parts_end_paused(struct disk *disk, int error);
+/* Ends the parts that pause and are not to be replayed, with -ESTALE. */
+void parts_end_paused(struct disk *disk);

@@ -9,6 +9,7 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "cdb.h"
 #include "lunfs/log.h"
@@ -16,8 +17,12 @@
 #define RETRIES_AT_ONCE  10u
 #define FIRST_PAUSE_MS   10u
 #define LONGEST_PAUSE_MS 500u
-/* A cache takes its time to empty: 4 x the default command_timeout (SAFETY.md 15). */
-#define SYNC_TIMEOUT_MS 120000u
+/* A cache takes its time to empty (SAFETY.md 15). */
+#define SYNC_TIMEOUT_MIN_MS 120000u
+#define SYNC_TIMEOUTS       4u      /* command_timeouts */
+#define SLOW_MAX            3u      /* the time is doubled so often at most, */
+#define SLOW_SYNC_MAX       6u      /* that of a SYNCHRONIZE CACHE, */
+#define SLOW_MEMORY_MS      1800000 /* until so long after the last that took too long */
 
 static struct disk *part_disk(const struct disk_part *part)
 {
@@ -91,6 +96,19 @@ static void part_write_transfer(struct disk_part *part)
 	part->command.exact = true;
 }
 
+static unsigned part_timeout(const struct disk_part *part)
+{
+	struct disk *disk = part_disk(part);
+	uint64_t ms = disk->port->command_timeout_ms;
+
+	/* Others of its kind may be done in no time: that says nothing about the slow one. */
+	if (clock_ms() - disk->slow_ms[part->kind] >= SLOW_MEMORY_MS)
+		disk->slow[part->kind] = 0;
+	if (part->kind == PART_SYNC)
+		ms = MAX(SYNC_TIMEOUT_MIN_MS, SYNC_TIMEOUTS * ms);
+	return (unsigned)MIN(ms << disk->slow[part->kind], INT_MAX);
+}
+
 static void part_write_cdb(struct disk_part *part)
 {
 	struct disk *disk = part_disk(part);
@@ -106,8 +124,6 @@ static void part_write_cdb(struct disk_part *part)
 		break;
 	case PART_SYNC:
 		cdb_synchronize_cache(&part->command, disk->sync == SYNC_16);
-		part->command.timeout_ms = SYNC_TIMEOUT_MS;
-		part->covers = disk->writes_done;
 		break;
 	}
 }
@@ -117,6 +133,10 @@ void part_send(struct disk_part *part)
 	struct scsi_command *command = &part->command;
 
 	part_write_cdb(part);
+	part->cache_change = part_disk(part)->cache_changes;
+	command->timeout_ms = part_timeout(part);
+	command->replay = part->kind == PART_READ;
+	command->cancelled = part->request->io->cancelled;
 	command->error = 0;
 	command->status = SAM_GOOD;
 	command->sense = (struct sense){0};
@@ -167,25 +187,35 @@ static void parts_resume(void *data)
 			part->next = disk->paused;
 			disk->paused = part;
 			disk_set_pause_timer(disk, part->due_ms);
-		} else if (!io_is_cancelled(request->io)) {
-			part_send(part);
-		} else if (part_end(part, -EINTR)) {
-			request_complete_later(request);
+			continue;
 		}
+		/* It was not executed: it need not be, or must not go behind LOST. */
+		int error = io_is_cancelled(request->io) ? -EINTR
+		            : request_is_stale(request)  ? -ESTALE
+		                                         : 0;
+		if (error == 0)
+			part_send(part);
+		else if (part_end(part, error))
+			request_complete_later(request);
 	}
 	disk_run(disk);
 }
 
-void parts_end_paused(struct disk *disk, int error)
+void parts_end_paused(struct disk *disk)
 {
-	loop_remove(&disk->pause_timer);
-	while (disk->paused) {
-		struct disk_part *part = disk->paused;
+	struct disk_part *part = disk->paused, *next;
+
+	disk->paused = NULL;
+	for (; part; part = next) {
 		struct disk_request *request = part->request;
 
-		disk->paused = part->next;
-		if (part_end(part, error))
+		next = part->next;
+		if (part->kind == PART_READ) {
+			part->next = disk->paused;
+			disk->paused = part;
+		} else if (part_end(part, -ESTALE)) {
 			request_complete_later(request);
+		}
 	}
 }
 
@@ -210,16 +240,28 @@ static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
 	char text[200];
 
 	disk_tell(disk, "%s", sense_describe(&part->command, text, sizeof text));
-	if (sense->asc == 0x29) { /* POWER ON, RESET: SAFETY.md 1 */
-		disk_lose(disk);
-	} else if (sense->asc == 0x2a && sense->ascq == 0x01) {
-		/* MODE PARAMETERS CHANGED: the write cache may be on now. */
-		disk->info.write_cache = true;
-		disk->block.limits.volatile_cache = true;
-		disk->block.limits.fua = disk->info.fua;
-	} else if (sense->asc == 0x28) { /* the medium may be another */
+	switch (sense->asc) {
+	case 0x29: /* POWER ON, RESET: SAFETY.md 1 */
+		block_raise(&disk->block, BLOCK_LOST);
+		break;
+	case 0x2a:
+		if (sense_is_preempted(sense))
+			block_raise(&disk->block, BLOCK_FENCED);
+		/* MODE PARAMETERS CHANGED: the write cache may be on now, until it is known. */
+		if (sense->ascq == 0x01)
+			disk_assume_cache(disk);
+		break;
+	case 0x28: /* the medium may be another */
 		block_raise(&disk->block, BLOCK_CHANGED);
+		break;
+	default:
+		break;
 	}
+	/* Reset (modes are as they were saved), CAPACITY DATA HAS CHANGED, MODE PARAMETERS CHANGED,
+	 * another INQUIRY, another medium. */
+	if (disk->attention &&
+	    (sense->asc == 0x29 || sense->asc == 0x2a || sense->asc == 0x3f || sense->asc == 0x28))
+		disk->attention(disk->attention_data);
 }
 
 /* The target does not know the command as it was sent. True: it goes again in a form that it may
@@ -292,10 +334,18 @@ static bool part_try_again(struct disk_part *part, enum sense_action action, int
 	struct disk *disk = part_disk(part);
 	int64_t now_ms;
 
-	if (disk->closed)
-		return false;
 	if (io_is_cancelled(part->request->io)) {
 		*error = -EINTR;
+		return false;
+	}
+	if (part->kind != PART_READ && part->command.status == SAM_CHECK_CONDITION &&
+	    part->command.sense.key == SENSE_UNIT_ATTENTION &&
+	    sense_is_preempted(&part->command.sense)) {
+		*error = -EBADE;
+		return false;
+	}
+	if (request_is_stale(part->request)) { /* what came before it goes first now */
+		*error = -ESTALE;
 		return false;
 	}
 	if (action == SENSE_RETRY) {
@@ -351,6 +401,8 @@ static bool part_judge(struct disk_part *part, int *error)
 	action = sense_judge(command, error);
 	if (action == SENSE_OK)
 		return true;
+	if (command->status == SAM_RESERVATION_CONFLICT && part->kind != PART_READ)
+		block_raise(&disk->block, BLOCK_FENCED);
 	if (command->status == SAM_CHECK_CONDITION) {
 		if (command->sense.key == SENSE_UNIT_ATTENTION)
 			disk_hear_attention(disk, part);
@@ -361,7 +413,7 @@ static bool part_judge(struct disk_part *part, int *error)
 	}
 	if (action != SENSE_FAIL && part_try_again(part, action, error))
 		return false;
-	if (*error != -EINTR)
+	if (*error != -EINTR && *error != -ESTALE)
 		part_tell(part, action == SENSE_FAIL ? "" : ": given up");
 	*error = part_user_error(*error);
 	return true;
@@ -375,10 +427,15 @@ static void part_done(struct scsi_command *command)
 	bool complete;
 	int error;
 
+	if (command->timed_out) {
+		disk->slow[part->kind] = MIN(
+		    disk->slow[part->kind] + 1, part->kind == PART_SYNC ? SLOW_SYNC_MAX : SLOW_MAX);
+		disk->slow_ms[part->kind] = clock_ms();
+	}
 	if (!part_judge(part, &error))
 		return;
-	if (!error && part->kind == PART_SYNC)
-		disk->writes_stable = MAX(disk->writes_stable, part->covers);
+	if (!error && part->kind == PART_SYNC && !request_is_stale(request))
+		disk_cache_was_emptied(disk, part);
 	complete = part_end(part, error);
 	disk_run(disk);
 	if (complete)

@@ -313,6 +313,14 @@ const char *scsi_type_name(uint8_t type)
 	}
 }
 
+bool lun_identity_is_weak(const struct lun_info *info)
+{
+	/* NAA 3 is locally assigned, and NAA 6 needs a company's identifier (SPC-4, 7.8.6.6): tgt
+	 * makes both from the numbers of target and LUN. */
+	return info->wwid[0] == '\0' || g_str_has_prefix(info->wwid, "naa.3") ||
+	       g_str_has_prefix(info->wwid, "naa.6000000");
+}
+
 bool scsi_type_is_block(uint8_t type)
 {
 	return type == SCSI_TYPE_DISK || type == SCSI_TYPE_WORM || type == SCSI_TYPE_CD ||

@@ -36,6 +36,7 @@ struct probe {
 	struct lun_info *luns;
 	unsigned count, next, busy;
 	bool *absent; /* of luns */
+	bool timed_out, was_preempted;
 	char error[300];
 	struct lane lanes[MAX_LANES];
 };
@@ -56,6 +57,7 @@ static void lane_send(struct lane *lane)
 	command->done = lane_done;
 	command->data = lane;
 	command->error = 0;
+	command->timed_out = false;
 	command->status = SAM_GOOD;
 	command->sense = (struct sense){0};
 	command->received = 0;
@@ -248,9 +250,23 @@ static void lane_resume(void *data)
 	lane_send(lane);
 }
 
+/* A unit attention is told once: who asks for something else must not swallow it. */
+static void lane_hear_attention(struct lane *lane)
+{
+	const struct scsi_command *command = &lane->command;
+	const struct sense *sense = &command->sense;
+
+	if (lane->info == NULL || command->status != SAM_CHECK_CONDITION ||
+	    sense->key != SENSE_UNIT_ATTENTION)
+		return;
+	lane->info->was_reset |= sense->asc == 0x29;
+	lane->probe->was_preempted |= sense_is_preempted(sense);
+}
+
 /* True: the command went, or will go, once more. */
 static bool lane_try_again(struct lane *lane, enum sense_action action)
 {
+	lane_hear_attention(lane);
 	if (action == SENSE_RETRY && lane->retries++ < RETRIES_AT_ONCE) {
 		lane_send(lane);
 		return true;
@@ -268,6 +284,7 @@ static bool lane_failed(struct lane *lane)
 	struct probe *probe = lane->probe;
 	char text[200];
 
+	probe->timed_out |= lane->command.timed_out;
 	if (!probe->error[0])
 		g_snprintf(probe->error, sizeof probe->error,
 		    "the connection was lost while the target was asked for its LUNs: %s",
@@ -319,6 +336,21 @@ struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
 	else
 		probe_report_luns(&probe->lanes[0], (FIRST_LUNS + 1) * 8);
 	return probe;
+}
+
+bool probe_is_busy(const struct probe *probe)
+{
+	return probe->busy > 0;
+}
+
+bool probe_was_preempted(const struct probe *probe)
+{
+	return probe->was_preempted;
+}
+
+bool probe_timed_out(const struct probe *probe)
+{
+	return probe->timed_out;
 }
 
 void probe_free(struct probe *probe)

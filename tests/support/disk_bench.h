@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "../src/scsi/disk.h"
+#include "lunfs/iscsi.h"
 #include "support/scripted_port.h"
 
 #define MIB (1u << 20)
@@ -16,8 +17,9 @@ struct bench {
 	struct scripted_port *port;
 	struct scripted_lun *lun;
 	struct lun_info info;
+	struct nexus *nexus; /* in between, where a test wants one */
 	struct block *disk;
-	unsigned lost, changed, gone, back;
+	unsigned lost, changed, gone, back, resized, fenced, attentions;
 	unsigned waiting;
 };
 
@@ -39,17 +41,42 @@ static inline void bench_event(struct block *block, enum block_event event, void
 	bench->changed += event == BLOCK_CHANGED;
 	bench->gone += event == BLOCK_GONE;
 	bench->back += event == BLOCK_BACK;
+	bench->resized += event == BLOCK_RESIZED;
+	bench->fenced += event == BLOCK_FENCED;
 }
 
-static inline void bench_open_as(struct bench *bench, struct lun_info info)
+static inline void bench_attention(void *data)
 {
+	((struct bench *)data)->attentions++;
+}
+
+static inline void bench_expired(void *data)
+{
+	disk_gone(((struct bench *)data)->disk);
+}
+
+static inline void bench_make(struct bench *bench, struct lun_info info, bool behind_nexus)
+{
+	struct scsi_port *port;
+
 	*bench = (struct bench){.loop = loop_new(), .info = info};
 	bench->port = scripted_port_new(bench->loop);
 	bench->lun =
 	    scripted_port_add(bench->port, info.lun, info.type, info.block_size, info.blocks);
-	bench->disk = disk_new(bench->loop, &bench->port->port, &bench->info, "lun0.img", false);
+	port = &bench->port->port;
+	if (behind_nexus) {
+		bench->nexus = nexus_new(bench->loop, port, 60000, bench_expired, bench);
+		port = nexus_port(bench->nexus);
+	}
+	bench->disk = disk_new(bench->loop, port, &bench->info, "lun0.img", false);
 	bench->disk->on_event = bench_event;
 	bench->disk->on_event_data = bench;
+	disk_on_attention(bench->disk, bench_attention, bench);
+}
+
+static inline void bench_open_as(struct bench *bench, struct lun_info info)
+{
+	bench_make(bench, info, false);
 }
 
 static const struct lun_info ordinary = {
@@ -70,6 +97,7 @@ static inline void bench_close(struct bench *bench)
 {
 	cr_assert_eq(bench->waiting, 0);
 	block_free(bench->disk);
+	nexus_free(bench->nexus);
 	scripted_port_free(bench->port);
 	loop_free(bench->loop);
 }

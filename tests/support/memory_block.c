@@ -7,11 +7,13 @@
 #include "support/memory_block.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
 
 struct flight {
 	struct io *io;
 	int error;
+	bool executed;
 	/* a FLUSH: content and written, when it was submitted */
 	uint8_t *content;
 	uint64_t *written;
@@ -33,6 +35,20 @@ static void flight_free(void *data)
 	g_free(flight->content);
 	g_free(flight->written);
 	g_free(flight);
+}
+
+/* A write of a session that is gone. */
+struct ghost {
+	struct io io;
+	struct iovec iov;
+	uint8_t *data;
+};
+
+static void ghost_free(void *data)
+{
+	struct ghost *ghost = data;
+	g_free(ghost->data);
+	g_free(ghost);
 }
 
 /* ---- rules ---- */
@@ -81,6 +97,8 @@ static void memory_check(const struct memory_block *memory, const struct io *io)
 		cr_assert(other != io, "%s is submitted twice", name);
 		if (!op_changes(io->op) && !op_changes(other->op))
 			continue;
+		if (memory->reads_overlap && (io->op == IO_READ || other->op == IO_READ))
+			continue;
 		cr_assert(io->offset >= other->offset + other->length ||
 		              other->offset >= io->offset + io->length,
 		    "%s of %lu+%lu is sent while a %s of %lu+%lu is in flight", name,
@@ -119,7 +137,7 @@ static void memory_change(struct memory_block *memory, const struct io *io)
 	for (uint64_t i = io->offset / block_size; i < (io->offset + io->length) / block_size;
 	     i++) {
 		memory->written[i] = memory->clock;
-		if (io->flags & IO_FUA)
+		if ((io->flags & IO_FUA) || !memory->block.limits.volatile_cache)
 			memory_make_stable(memory, i, memory->content, memory->clock);
 	}
 }
@@ -134,10 +152,13 @@ static void memory_read(const struct memory_block *memory, const struct io *io)
 	}
 }
 
-static void memory_do(struct memory_block *memory, const struct flight *flight)
+static void memory_do(struct memory_block *memory, struct flight *flight)
 {
 	const struct io *io = flight->io;
 
+	if (flight->executed || flight->error)
+		return;
+	flight->executed = true;
 	if (io->op == IO_READ) {
 		memory_read(memory, io);
 	} else if (op_changes(io->op)) {
@@ -157,9 +178,9 @@ static void memory_deliver(struct loop_work *work)
 
 	/* What is submitted by a done() waits for the next time. */
 	for (unsigned left = memory->flights->len;
-	     left > 0 && memory->flights->len && !memory->held; left--)
+	     left > 0 && memory->flights->len && !memory->held && !memory->away; left--)
 		memory_block_step(memory);
-	if (memory->flights->len && !memory->held)
+	if (memory->flights->len && !memory->held && !memory->away)
 		loop_defer(memory->loop, &memory->deliver);
 }
 
@@ -196,6 +217,7 @@ static void memory_free(struct block *block)
 	    memory->flights->len == 0, "freed with %u requests in flight", memory->flights->len);
 	loop_cancel(memory->loop, &memory->deliver);
 	g_ptr_array_unref(memory->flights);
+	g_ptr_array_unref(memory->ghosts);
 	g_array_unref(memory->records);
 	g_rand_free(memory->random);
 	g_free(memory->content);
@@ -227,6 +249,7 @@ struct memory_block *memory_block_new(struct loop *loop, uint64_t size, uint32_t
 	memory->stable_at = g_new0(uint64_t, memory_blocks(memory));
 	memory->records = g_array_new(FALSE, FALSE, sizeof(struct memory_record));
 	memory->flights = g_ptr_array_new_with_free_func(flight_free);
+	memory->ghosts = g_ptr_array_new_with_free_func(ghost_free);
 	memory->random = g_rand_new_with_seed(1);
 	return memory;
 }
@@ -258,17 +281,22 @@ static unsigned memory_pick(struct memory_block *memory)
 	return memory->shuffled ? (unsigned)g_rand_int_range(memory->random, 0, (gint32)count) : 0;
 }
 
-bool memory_block_step(struct memory_block *memory)
+void memory_block_step_at(struct memory_block *memory, unsigned index)
 {
-	if (!memory->flights->len)
-		return false;
-	struct flight *flight = g_ptr_array_steal_index(memory->flights, memory_pick(memory));
+	cr_assert(index < memory->flights->len && !memory->away, "there is none");
+	struct flight *flight = g_ptr_array_steal_index(memory->flights, index);
 	struct io *io = flight->io;
 	int error = flight->error;
-	if (!error)
-		memory_do(memory, flight);
+	memory_do(memory, flight);
 	flight_free(flight);
 	io->done(io, error);
+}
+
+bool memory_block_step(struct memory_block *memory)
+{
+	if (!memory->flights->len || memory->away)
+		return false;
+	memory_block_step_at(memory, memory_pick(memory));
 	return true;
 }
 
@@ -296,18 +324,13 @@ void memory_block_fail(struct memory_block *memory, unsigned skip, int error)
 	memory->fail_error = error;
 }
 
-void memory_block_crash(struct memory_block *memory, int error)
+/* ---- losses ---- */
+
+/* Of each block that is not stable the old or the new content is left. */
+static void memory_forget(struct memory_block *memory)
 {
 	uint32_t block_size = memory->block.limits.block_size;
-	g_autoptr(GPtrArray) lost = g_steal_pointer(&memory->flights);
 
-	memory->flights = g_ptr_array_new_with_free_func(flight_free);
-	for (unsigned i = 0; i < lost->len; i++) {
-		struct io in_flight = *((struct flight *)lost->pdata[i])->io;
-		in_flight.flags = 0; /* FUA is a promise only once it is done */
-		if (op_changes(in_flight.op))
-			memory_change(memory, &in_flight);
-	}
 	for (uint64_t i = 0; i < memory_blocks(memory); i++) {
 		if (memory->written[i] == memory->stable_at[i])
 			continue;
@@ -317,12 +340,161 @@ void memory_block_crash(struct memory_block *memory, int error)
 		    memory->content + i * block_size, memory->stable + i * block_size, block_size);
 		memory->written[i] = memory->stable_at[i];
 	}
-	block_raise(&memory->block, BLOCK_LOST);
-	for (unsigned i = 0; i < lost->len; i++) {
-		struct io *io = ((struct flight *)lost->pdata[i])->io;
+}
+
+/* As far as it came, when the target stopped: FUA is a promise only once it is done. */
+static void memory_change_partly(struct memory_block *memory, const struct flight *flight)
+{
+	struct io in_flight = *flight->io;
+
+	in_flight.flags = 0;
+	if (op_changes(in_flight.op) && !flight->executed && !flight->error)
+		memory_change(memory, &in_flight);
+}
+
+static void memory_end_all(GPtrArray *flights, int error)
+{
+	for (unsigned i = 0; i < flights->len; i++) {
+		struct io *io = ((struct flight *)flights->pdata[i])->io;
 		io->done(io, error);
 	}
 }
+
+static GPtrArray *memory_take_flights(struct memory_block *memory)
+{
+	GPtrArray *flights = g_steal_pointer(&memory->flights);
+
+	memory->flights = g_ptr_array_new_with_free_func(flight_free);
+	return flights;
+}
+
+void memory_block_crash(struct memory_block *memory, int error)
+{
+	g_autoptr(GPtrArray) lost = memory_take_flights(memory);
+
+	for (unsigned i = 0; i < lost->len && !memory->away; i++)
+		memory_change_partly(memory, lost->pdata[i]);
+	g_ptr_array_set_size(memory->ghosts, 0);
+	memory_forget(memory);
+	block_raise(&memory->block, BLOCK_LOST);
+	memory_end_all(lost, error);
+}
+
+void memory_block_end_all(struct memory_block *memory, int error)
+{
+	g_autoptr(GPtrArray) flights = memory_take_flights(memory);
+
+	memory_end_all(flights, error);
+}
+
+bool memory_block_execute(struct memory_block *memory)
+{
+	unsigned count = memory->flights->len, first;
+
+	if (!count || memory->away)
+		return false;
+	first = memory_pick(memory);
+	for (unsigned i = 0; i < count; i++) {
+		struct flight *flight = memory->flights->pdata[(first + i) % count];
+		if (flight->executed || flight->error)
+			continue;
+		memory_do(memory, flight);
+		return true;
+	}
+	return false;
+}
+
+void memory_block_unit_attention(struct memory_block *memory)
+{
+	for (unsigned i = 0; i < memory->flights->len && !memory->away; i++) {
+		struct flight *flight = memory->flights->pdata[i];
+		if (flight->io->op == IO_FLUSH) {
+			flight->executed = true;
+		} else if (op_changes(flight->io->op) && g_rand_boolean(memory->random)) {
+			memory_change_partly(memory, flight);
+			flight->executed = true;
+		}
+	}
+	memory_forget(memory);
+	block_raise(&memory->block, BLOCK_LOST);
+}
+
+static void memory_add_ghost(struct memory_block *memory, const struct flight *flight)
+{
+	struct ghost *ghost;
+	uint8_t *to;
+
+	if (!op_changes(flight->io->op) || flight->executed || flight->error)
+		return;
+	ghost = g_new0(struct ghost, 1);
+	ghost->io = *flight->io;
+	g_ptr_array_add(memory->ghosts, ghost);
+	if (ghost->io.op != IO_WRITE)
+		return;
+	to = ghost->data = g_malloc(ghost->io.length);
+	for (int i = 0; i < ghost->io.niov; i++) {
+		memcpy(to, ghost->io.iov[i].iov_base, ghost->io.iov[i].iov_len);
+		to += ghost->io.iov[i].iov_len;
+	}
+	ghost->iov = (struct iovec){ghost->data, ghost->io.length};
+	ghost->io.iov = &ghost->iov;
+	ghost->io.niov = 1;
+}
+
+void memory_block_lose(struct memory_block *memory)
+{
+	/* What came since an earlier loss was never sent: it goes on waiting. */
+	g_autoptr(GPtrArray) lost = memory->away ? g_ptr_array_new() : memory_take_flights(memory);
+
+	memory->away = true;
+	for (unsigned i = 0; i < lost->len; i++)
+		memory_add_ghost(memory, lost->pdata[i]);
+	block_raise(&memory->block, BLOCK_LOST);
+	memory_end_all(lost, -ESTALE);
+}
+
+bool memory_block_land(struct memory_block *memory)
+{
+	struct ghost *ghost;
+
+	if (!memory->ghosts->len)
+		return false;
+	ghost =
+	    memory->ghosts->pdata[g_rand_int_range(memory->random, 0, (gint32)memory->ghosts->len)];
+	memory_change(memory, &ghost->io);
+	g_ptr_array_remove_fast(memory->ghosts, ghost);
+	return true;
+}
+
+unsigned memory_block_ghosts(const struct memory_block *memory)
+{
+	return memory->ghosts->len;
+}
+
+void memory_block_back(struct memory_block *memory, bool ghosts_stay)
+{
+	memory->away = false;
+	if (!ghosts_stay)
+		g_ptr_array_set_size(memory->ghosts, 0);
+	/* a FLUSH that waited finds what is there now */
+	for (unsigned i = 0; i < memory->flights->len; i++) {
+		struct flight *flight = memory->flights->pdata[i];
+		if (flight->io->op != IO_FLUSH)
+			continue;
+		memcpy(flight->content, memory->content, memory->block.size);
+		memcpy(flight->written, memory->written,
+		    memory_blocks(memory) * sizeof(*memory->written));
+	}
+	if (!memory->held && memory->flights->len)
+		loop_defer(memory->loop, &memory->deliver);
+}
+
+const uint8_t *memory_block_stable(const struct memory_block *memory)
+{
+	return memory->stable;
+}
+
+/* ---- records ---- */
 
 const struct memory_record *memory_block_record(const struct memory_block *memory, unsigned index)
 {

@@ -25,8 +25,10 @@ struct memory_record {
 
 struct memory_block {
 	struct block block;
-	uint8_t *content; /* as it reads; memory_block_fill() changes it from outside */
-	GArray *records;  /* of struct memory_record, in order of submission */
+	uint8_t *content;   /* as it reads; memory_block_fill() changes it from outside */
+	bool reads_overlap; /* a READ and one that changes may be in flight together: resends do so
+	                     */
+	GArray *records;    /* of struct memory_record, in order of submission */
 	/* private */
 	struct loop *loop;
 	struct loop_work deliver;
@@ -37,11 +39,12 @@ struct memory_block {
 	    clock; /* per block: when content, and stable, got what they hold */
 	unsigned fail_in;
 	int fail_error;
-	bool held, shuffled;
+	bool held, shuffled, away;
+	GPtrArray *ghosts;
 };
 
 /* Completes what it gets at the end of the turn, in order, until told otherwise. block_free() frees
- * it. */
+ * it. Its cache is volatile; a test may unset that in its limits. */
 struct memory_block *memory_block_new(struct loop *loop, uint64_t size, uint32_t block_size);
 
 /* Sets the whole content, as if it had always been there. */
@@ -52,7 +55,11 @@ void memory_block_hold(struct memory_block *memory, bool hold);
 void memory_block_shuffle(struct memory_block *memory, uint32_t seed);
 /* Completes one request: the oldest, or a random one where shuffled; false where there is none. */
 bool memory_block_step(struct memory_block *memory);
+/* The same for that one, 0 being the oldest. */
+void memory_block_step_at(struct memory_block *memory, unsigned index);
 void memory_block_step_all(struct memory_block *memory);
+/* Ends all that is in flight with error; what is submitted meanwhile is not. */
+void memory_block_end_all(struct memory_block *memory, int error);
 /* Requests in flight, and one of them, 0 being the oldest. */
 unsigned memory_block_in_flight(const struct memory_block *memory);
 const struct io *memory_block_peek(const struct memory_block *memory, unsigned index);
@@ -65,6 +72,29 @@ void memory_block_fail(struct memory_block *memory, unsigned skip, int error);
  * Then LOST is raised, and what was in flight ends with error.
  */
 void memory_block_crash(struct memory_block *memory, int error);
+
+/* Does what a request is about, without completing it: its answer is on its way. False where there
+ * is none that it was not done for. Which one: as for memory_block_step(). */
+bool memory_block_execute(struct memory_block *memory);
+/*
+ * The target came back from a restart and says so with a unit attention: it forgets as at a crash,
+ * LOST is raised, but what is in flight goes on to complete. Some of it was done before, and may be
+ * forgotten, though it is answered with GOOD; a FLUSH succeeds, and makes nothing stable.
+ */
+void memory_block_unit_attention(struct memory_block *memory);
+/*
+ * The session is gone: LOST is raised, and what was in flight ends with -ESTALE. Nothing that comes
+ * is done before memory_block_back(). Up to then the writes that were in flight are ghosts, that
+ * may still land by memory_block_land().
+ */
+void memory_block_lose(struct memory_block *memory);
+bool memory_block_land(struct memory_block *memory); /* one of them, by chance */
+unsigned memory_block_ghosts(const struct memory_block *memory);
+/* The session is reinstated, which aborts what is left of the old one. ghosts_stay: but it does
+ * not, as through another portal group. */
+void memory_block_back(struct memory_block *memory, bool ghosts_stay);
+/* What a crash that spares nothing would leave. */
+const uint8_t *memory_block_stable(const struct memory_block *memory);
 
 const struct memory_record *memory_block_record(const struct memory_block *memory, unsigned index);
 unsigned memory_block_count(const struct memory_block *memory, enum io_op op);

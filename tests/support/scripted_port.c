@@ -354,6 +354,8 @@ static void port_record(struct scripted_port *port, const struct scsi_command *c
 	    .niov = (unsigned)command->niov,
 	    .timeout_ms = command->timeout_ms,
 	    .exact = command->exact,
+	    .replay = command->replay,
+	    .cancelled = command->cancelled,
 	    .at_ms = clock_ms(),
 	};
 
@@ -367,6 +369,8 @@ static void port_execute(struct scsi_port *base, struct scsi_command *command)
 	struct scripted_rule *match, rule = {0};
 
 	port_record(port, command);
+	command->error = 0;
+	command->timed_out = false;
 	port->outstanding++;
 	port->most_outstanding = MAX(port->most_outstanding, port->outstanding);
 	match = port_find_rule(port, command);
@@ -377,13 +381,14 @@ static void port_execute(struct scsi_port *base, struct scsi_command *command)
 			    (guint)(match - (struct scripted_rule *)(void *)port->rules->data));
 	}
 	if (port->away) {
-		command->error = -EIO;
+		command->error = -ESTALE;
 	} else if (rule.hold) {
 		g_ptr_array_add(port->held, command);
 		command->port_data = NULL;
 		return;
 	} else if (rule.error || rule.status) {
 		command->error = rule.error;
+		command->timed_out = rule.timed_out;
 		command->status = rule.status;
 		command->sense = rule.sense;
 	} else {
@@ -406,17 +411,22 @@ void scripted_port_release(struct scripted_port *port, unsigned index)
 	port_answer(port, command);
 }
 
+void scripted_port_return(struct scripted_port *port, unsigned index, bool timed_out)
+{
+	struct scsi_command *command = g_ptr_array_remove_index(port->held, index);
+
+	command->error = -ESTALE;
+	command->timed_out = timed_out;
+	port_answer(port, command);
+}
+
 void scripted_port_lose(struct scripted_port *port)
 {
 	port->away = true;
 	for (GList *each = port->answered.head; each; each = each->next)
-		((struct scsi_command *)each->data)->error = -EIO;
-	while (port->held->len) {
-		struct scsi_command *command = g_ptr_array_remove_index(port->held, 0);
-
-		command->error = -EIO;
-		port_answer(port, command);
-	}
+		((struct scsi_command *)each->data)->error = -ESTALE;
+	while (port->held->len)
+		scripted_port_return(port, 0, false);
 }
 
 void scripted_port_forget(struct scripted_port *port, uint16_t lun)

@@ -37,6 +37,7 @@ struct scripted_rule {
 	unsigned times; /* 0: without end */
 	unsigned skip;  /* lets so many pass first */
 	int error;
+	bool timed_out; /* with an error */
 	uint8_t status;
 	struct sense sense;
 	bool hold;          /* neither done nor answered before scripted_port_release() */
@@ -48,7 +49,8 @@ struct scripted_seen {
 	uint16_t lun;
 	uint32_t length;
 	unsigned niov, timeout_ms;
-	bool exact;
+	bool exact, replay;
+	const bool *cancelled;
 	int64_t at_ms;
 };
 
@@ -82,7 +84,10 @@ void scripted_port_sense(
     struct scripted_port *port, int opcode, unsigned times, struct sense sense);
 /* Lets the held command with this place in held go on; the later ones move up. */
 void scripted_port_release(struct scripted_port *port, unsigned index);
-/* Returns everything with -EIO, and all that comes, until away is false again. */
+/* Hands the held command with this place in held back with -ESTALE, as a session that is lost does.
+ */
+void scripted_port_return(struct scripted_port *port, unsigned index, bool timed_out);
+/* Returns everything with -ESTALE, and all that comes, until away is false again. */
 void scripted_port_lose(struct scripted_port *port);
 /* What was not synchronized is gone. */
 void scripted_port_forget(struct scripted_port *port, uint16_t lun);

@@ -46,6 +46,7 @@ Test(config_options, defaults_are_those_of_the_table)
 	cr_expect_not(options->read_only);
 	cr_expect_not(options->allow_other);
 	cr_expect_not(options->allow_root);
+	cr_expect_not(options->shared);
 	cr_expect_not(options->header_digest);
 	cr_expect_eq(options->uid, getuid());
 	cr_expect_eq(options->gid, getgid());
@@ -54,6 +55,7 @@ Test(config_options, defaults_are_those_of_the_table)
 	cr_expect_eq(options->command_timeout, 30000);
 	cr_expect_eq(options->noop_out_interval, 5000);
 	cr_expect_eq(options->noop_out_timeout, 5000);
+	cr_expect_eq(options->replacement_timeout, 120000);
 	cr_expect_eq(options->log_level, LOG_AS_EVER);
 	cr_expect_null(options->initiator_name);
 	cr_expect_null(options->username);
@@ -75,6 +77,10 @@ Test(config_options, flags_are_set_and_the_later_one_wins)
 
 	options = parsed("ro,rw", NULL);
 	cr_expect_not(options->read_only);
+	options_free(options);
+
+	options = parsed("shared", NULL);
+	cr_expect(options->shared);
 	options_free(options);
 
 	options = parsed("rw,allow_root", "ro");
@@ -171,10 +177,11 @@ Test(config_options, durations_have_units_and_are_seconds_without)
 
 Test(config_options, what_is_no_duration_is_refused)
 {
-	static const char *const timeouts[] = {
-	    "login_timeout", "command_timeout", "noop_out_interval", "noop_out_timeout"};
-	static const char *const values[] = {"-1", "s", "1.5s", "5 s", "+5", "5d", "5S", "infinity",
-	    "25h", "86401", "86400001ms", "4294968", "18446744073709551616", "1e3"};
+	static const char *const timeouts[] = {"login_timeout", "command_timeout",
+	    "noop_out_interval", "noop_out_timeout", "replacement_timeout"};
+	static const char *const values[] = {"-1", "s", "1.5s", "5 s", "+5", "5d", "5S", "Infinity",
+	    "infinity ", "25h", "86401", "86400001ms", "4294968", "4294967295",
+	    "18446744073709551616", "1e3"};
 	for (size_t i = 0; i < G_N_ELEMENTS(timeouts); i++) {
 		for (size_t j = 0; j < G_N_ELEMENTS(values); j++) {
 			g_autofree char *text = g_strconcat(timeouts[i], "=", values[j], NULL);
@@ -185,14 +192,86 @@ Test(config_options, what_is_no_duration_is_refused)
 	}
 }
 
-Test(config_options, only_the_keepalive_may_be_zero)
+Test(config_options, a_login_or_command_needs_some_time)
+{
+	expect_refused("login_timeout=0", "above 0");
+	expect_refused("command_timeout=0ms", "above 0");
+	expect_refused("login_timeout=infinity", "is not a time like");
+	expect_refused("command_timeout=infinity", "is not a time like");
+}
+
+Test(config_options, an_answer_to_the_keepalive_needs_some_time_where_there_is_one)
 {
 	struct options *options = parsed("noop_out_interval=0", NULL);
 	cr_expect_eq(options->noop_out_interval, 0);
+	cr_expect_eq(options->noop_out_timeout, 5000);
 	options_free(options);
-	expect_refused("login_timeout=0", "above 0");
-	expect_refused("command_timeout=0ms", "above 0");
-	expect_refused("noop_out_timeout=0s", "above 0");
+	options = parsed("noop_out_timeout=0,noop_out_interval=0", NULL);
+	cr_expect_eq(options->noop_out_interval, 0);
+	cr_expect_eq(options->noop_out_timeout, 0);
+	options_free(options);
+	expect_refused("noop_out_timeout=0s", "'noop_out_timeout' must be above 0");
+	expect_refused(
+	    "noop_out_interval=1ms,noop_out_timeout=0", "unless 'noop_out_interval' is 0");
+	expect_refused("profile=aws,noop_out_timeout=0", "'noop_out_timeout' must be above 0");
+	expect_refused("noop_out_interval=infinity", "is not a time like");
+	expect_refused("noop_out_timeout=infinity", "is not a time like");
+}
+
+/* ... where open-iscsi says infinite with any negative number. */
+Test(config_options, the_replacement_timeout_is_a_time_or_0_or_infinity)
+{
+	static const struct {
+		const char *text;
+		unsigned milliseconds;
+	} values[] = {{"replacement_timeout=0", 0}, {"replacement_timeout=1500ms", 1500},
+	    {"replacement_timeout=90", 90000}, {"replacement_timeout=24h", 86400000},
+	    {"replacement_timeout=infinity", OPTIONS_INFINITY},
+	    {"replacement_timeout=infinity,replacement_timeout=5s", 5000}};
+	for (size_t i = 0; i < G_N_ELEMENTS(values); i++) {
+		struct options *options = parsed(values[i].text, NULL);
+		cr_expect_eq(
+		    options->replacement_timeout, values[i].milliseconds, "%s", values[i].text);
+		options_free(options);
+	}
+	expect_refused("replacement_timeout=-1", "nor 'infinity'");
+	expect_refused("replacement_timeout=infinite", "nor 'infinity'");
+	expect_refused("replacement_timeout=25h", "up to 24h");
+}
+
+Test(config_options, the_profile_aws_is_patient)
+{
+	struct options *options = parsed("profile=aws", NULL);
+	cr_expect_eq(options->replacement_timeout, 600000);
+	cr_expect_eq(options->noop_out_interval, 60000);
+	cr_expect_eq(options->noop_out_timeout, 600000);
+	cr_expect_eq(options->command_timeout, 600000);
+	cr_expect_eq(options->login_timeout, 15000);
+	options_free(options);
+	expect_refused("profile=azure", "no profile 'azure': the one there is is aws");
+	expect_refused("profile=AWS", "aws");
+}
+
+Test(config_options, what_is_given_wins_over_the_profile_wherever_it_stands)
+{
+	static const char *const texts[][2] = {
+	    {"replacement_timeout=infinity,noop_out_interval=5,command_timeout=30s,profile=aws",
+	        NULL},
+	    {"profile=aws,command_timeout=30s,noop_out_interval=5,replacement_timeout=infinity",
+	        NULL},
+	    {"profile=aws", "replacement_timeout=infinity,noop_out_interval=5,command_timeout=30s"},
+	    {"replacement_timeout=infinity,noop_out_interval=5,command_timeout=30s", "profile=aws"},
+	    {"profile=aws,command_timeout=30s,profile=aws",
+	        "profile=aws,noop_out_interval=5,replacement_timeout=infinity"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+		struct options *options = parsed(texts[i][0], texts[i][1]);
+		cr_expect_eq(options->replacement_timeout, OPTIONS_INFINITY, "%zu", i);
+		cr_expect_eq(options->noop_out_interval, 5000, "%zu: as the default, but given", i);
+		cr_expect_eq(options->command_timeout, 30000, "%zu: as the default, but given", i);
+		cr_expect_eq(options->noop_out_timeout, 600000, "%zu", i);
+		options_free(options);
+	}
 }
 
 Test(config_options, header_digest_is_none_or_crc32c)
@@ -224,8 +303,8 @@ Test(config_options, loglevel_is_one_of_four_words)
 
 Test(config_options, flags_take_no_value)
 {
-	static const char *const flags[] = {"ro", "rw", "allow_other", "allow_root", "nosuid",
-	    "sync", "_netdev", "nofail", "defaults"};
+	static const char *const flags[] = {"ro", "rw", "allow_other", "allow_root", "shared",
+	    "nosuid", "sync", "_netdev", "nofail", "defaults"};
 	for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
 		g_autofree char *text = g_strconcat(flags[i], "=1", NULL);
 		expect_refused(text, "takes no value");
@@ -239,7 +318,7 @@ Test(config_options, keys_with_values_need_one)
 	static const char *const names[] = {"uid", "gid", "umask", "login_timeout",
 	    "command_timeout", "noop_out_interval", "noop_out_timeout", "header_digest",
 	    "initiator_name", "username", "password_file", "username_in", "password_in_file",
-	    "loglevel"};
+	    "loglevel", "replacement_timeout", "profile"};
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
 		expect_refused(names[i], "needs a value");
 		g_autofree char *empty = g_strconcat("ro,", names[i], "=", NULL);
@@ -299,8 +378,7 @@ Test(config_options, what_is_near_to_nothing_gets_no_guess)
 
 Test(config_options, options_of_later_versions_are_refused_as_such)
 {
-	static const char *const names[] = {"shared", "cache", "cache_size", "dirty_expire",
-	    "readahead", "replacement_timeout", "profile"};
+	static const char *const names[] = {"cache", "cache_size", "dirty_expire", "readahead"};
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
 		g_autofree char *words =
 		    g_strdup_printf("option '%s' is not in this version", names[i]);

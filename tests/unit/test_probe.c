@@ -2,72 +2,8 @@
  * test_probe.c - which LUNs there are and what they are, of targets that are honest, poor, slow, or
  * hostile.
  */
-#include <criterion/criterion.h>
-#include <errno.h>
-#include <glib.h>
-#include <string.h>
-
-#include "support/scripted_port.h"
+#include "support/probe_bench.h"
 #include "support/seed.h"
-
-struct bench {
-	struct loop *loop;
-	struct scripted_port *port;
-	struct probe *probe;
-	struct lun_info *luns;
-	unsigned count, calls;
-	char *error;
-};
-
-static void bench_open(struct bench *bench)
-{
-	*bench = (struct bench){.loop = loop_new()};
-	bench->port = scripted_port_new(bench->loop);
-}
-
-static void bench_clear(struct bench *bench)
-{
-	g_clear_pointer(&bench->luns, g_free);
-	g_clear_pointer(&bench->error, g_free);
-	bench->count = bench->calls = 0;
-}
-
-static void bench_close(struct bench *bench)
-{
-	bench_clear(bench);
-	scripted_port_free(bench->port);
-	loop_free(bench->loop);
-}
-
-/* Frees the probe in its own done(), as the rules allow. */
-static void bench_done(const struct lun_info *luns, unsigned count, const char *error, void *data)
-{
-	struct bench *bench = data;
-
-	bench->calls++;
-	bench->count = count;
-	bench->luns = g_memdup2(luns, count * sizeof *luns);
-	bench->error = g_strdup(error);
-	g_clear_pointer(&bench->probe, probe_free);
-	loop_quit(bench->loop);
-}
-
-static void bench_probe(struct bench *bench, int lun)
-{
-	bench_clear(bench);
-	bench->probe = probe_start(&bench->port->port, bench->loop, lun, bench_done, bench);
-	cr_assert_eq(bench->calls, 0, "done() from inside probe_start()");
-	loop_run(bench->loop);
-	cr_assert_eq(bench->calls, 1);
-	cr_assert_eq(bench->port->outstanding, 0);
-}
-
-static void bench_probe_one(struct bench *bench)
-{
-	bench_probe(bench, -1);
-	cr_assert_null(bench->error, "%s", bench->error);
-	cr_assert_eq(bench->count, 1);
-}
 
 Test(probe, tells_everything_about_an_ordinary_disk)
 {

@@ -1,0 +1,322 @@
+/*
+ * commands.c - the commands of a session, while they are at the target.
+ *
+ * They are sent at the end of a turn, answered in any order, and watched: a command that takes too
+ * long, an answer that cannot be believed and a target that says nothing at all end the connection.
+ * Whatever is outstanding then is handed back by session.c, after it told of the loss.
+ */
+#include <errno.h>
+#include <stddef.h>
+
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+
+#include "canary.h"
+#include "session.h"
+
+/* ---- lists ---- */
+
+static void list_append(struct command_list *list, struct scsi_command *command)
+{
+	command->next = NULL;
+	command->prev = list->last;
+	if (list->last != NULL)
+		list->last->next = command;
+	else
+		list->first = command;
+	list->last = command;
+}
+
+static void list_remove(struct command_list *list, struct scsi_command *command)
+{
+	if (command->prev != NULL)
+		command->prev->next = command->next;
+	else
+		list->first = command->next;
+	if (command->next != NULL)
+		command->next->prev = command->prev;
+	else
+		list->last = command->prev;
+}
+
+/* ---- the end of a command ---- */
+
+static void command_free_task(struct scsi_command *command)
+{
+	if (command->port_data != NULL)
+		scsi_free_scsi_task(command->port_data);
+	command->port_data = NULL;
+}
+
+static void commands_deliver(struct session *session)
+{
+	struct scsi_command *command;
+
+	while ((command = session->ended.first) != NULL) {
+		list_remove(&session->ended, command);
+		command_free_task(command);
+		command->done(command);
+	}
+}
+
+static void commands_deliver_work(struct loop_work *work)
+{
+	commands_deliver((struct session *)((char *)work - offsetof(struct session, deliverer)));
+}
+
+static void command_end(struct session *session, struct scsi_command *command)
+{
+	list_append(&session->ended, command);
+	loop_defer(session->loop, &session->deliverer);
+}
+
+void commands_drained(struct session *session)
+{
+	struct scsi_command *command;
+
+	g_ptr_array_set_size(session->sending, 0);
+	while ((command = session->early.first) != NULL) {
+		list_remove(&session->early, command);
+		command_end(session, command);
+	}
+}
+
+void commands_return(struct session *session, int error)
+{
+	struct scsi_command *command;
+
+	commands_drained(session);
+	while ((command = session->outstanding.first) != NULL) {
+		list_remove(&session->outstanding, command);
+		command->error = error;
+		list_append(&session->ended, command);
+	}
+	commands_deliver(session);
+	loop_cancel(session->loop, &session->deliverer);
+}
+
+/* Notes what the target said. False when the answer cannot be believed (SAFETY.md 13). */
+static bool command_take_answer(
+    struct scsi_command *command, int status, const struct scsi_task *task)
+{
+	bool done = status == SCSI_STATUS_GOOD || status == SCSI_STATUS_CONDITION_MET;
+
+	command->status = (uint8_t)status;
+	command->received = command->length;
+	if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
+		command->received = task->residual < command->length
+		                        ? command->length - (uint32_t)task->residual
+		                        : 0;
+	if (status == SCSI_STATUS_CHECK_CONDITION)
+		command->sense = (struct sense){
+		    .key = (uint8_t)task->sense.key,
+		    .asc = (uint8_t)(task->sense.ascq >> 8),
+		    .ascq = (uint8_t)task->sense.ascq,
+		};
+	/* Two bytes of length, and no sense data of less than 8: libiscsi read what was not there.
+	 */
+	if (status == SCSI_STATUS_CHECK_CONDITION && task->datain.size < 2 + 8)
+		command->sense = (struct sense){.key = SENSE_NO_SENSE};
+	/* Done, also by a RECOVERED ERROR, means that all the data is there. */
+	done |=
+	    status == SCSI_STATUS_CHECK_CONDITION && command->sense.key == SENSE_RECOVERED_ERROR;
+	if (!command->exact || !done)
+		return true;
+	if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
+		return false;
+	return command->direction != SCSI_DATA_IN ||
+	       !canary_survives(command->iov, command->niov, command->canary);
+}
+
+static unsigned command_patience(const struct session *session, const struct scsi_command *command)
+{
+	return command->timeout_ms != 0 ? command->timeout_ms : session->port.command_timeout_ms;
+}
+
+/*
+ * On a slow link a long queue takes longer than one command may: only for the oldest does the time
+ * run, and it begins anew for the next when that one is answered.
+ */
+static void commands_start_clock(struct session *session)
+{
+	struct scsi_command *oldest = session->outstanding.first;
+
+	if (oldest != NULL)
+		oldest->deadline_ms = clock_ms() + command_patience(session, oldest);
+}
+
+/*
+ * With its reconnection off libiscsi cancels everything at a fault and says that all is well. Where
+ * nobody is closing the connection it is to be dropped.
+ */
+void commands_cancelled(struct session *session)
+{
+	if (session->connection != NULL)
+		connection_drop(
+		    session->connection, "the target broke the protocol, or closed the connection");
+}
+
+static void command_answered(
+    struct iscsi_context *context, int status, void *data, void *private_data)
+{
+	struct scsi_command *command = private_data;
+	struct session *session = command->port_owner;
+
+	(void)context;
+	(void)data;
+	switch (status) {
+	/* It stays outstanding in these cases: it may still be at work at the target. */
+	case SCSI_STATUS_CANCELLED:
+		commands_cancelled(session);
+		return;
+	case SCSI_STATUS_ERROR:
+	case SCSI_STATUS_TIMEOUT:
+		connection_drop(session->connection, "the target broke the protocol");
+		return;
+	default:
+		break;
+	}
+	if (!command_take_answer(command, status, command->port_data)) {
+		connection_drop(session->connection, "the target said GOOD, but data is missing");
+		return;
+	}
+	session->heard_ms = clock_ms();
+	bool was_oldest = command == session->outstanding.first;
+	list_remove(&session->outstanding, command);
+	if (was_oldest)
+		commands_start_clock(session);
+	if (command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection)) {
+		connection_tell_when_drained(session->connection);
+		if (status != SCSI_STATUS_GOOD) {
+			list_append(&session->early, command);
+			return;
+		}
+		g_ptr_array_add(session->sending, g_steal_pointer(&command->port_data));
+	}
+	command_free_task(command);
+	command->done(command);
+}
+
+/* ---- the start of a command ---- */
+
+/* Peripheral addressing up to 255, flat space addressing above (SAM-5, 4.7.7). */
+int session_lun_field(uint16_t lun)
+{
+	return lun < 256 ? lun : 0x4000 | lun;
+}
+
+/* 0, or why it cannot be sent. */
+static int command_send(struct session *session, struct scsi_command *command)
+{
+	enum scsi_xfer_dir direction = command->direction == SCSI_DATA_IN    ? SCSI_XFER_READ
+	                               : command->direction == SCSI_DATA_OUT ? SCSI_XFER_WRITE
+	                                                                     : SCSI_XFER_NONE;
+	struct scsi_task *task;
+
+	if (!session_is_up(session))
+		return -ESTALE;
+	task = scsi_create_task(command->cdb_length, command->cdb, direction, (int)command->length);
+	if (task == NULL)
+		return -ENOMEM;
+	command->port_data = task;
+	/* struct scsi_iovec is struct iovec, by libiscsi's promise. */
+	if (direction == SCSI_XFER_READ)
+		scsi_task_set_iov_in(task, (struct scsi_iovec *)command->iov, command->niov);
+	else if (direction == SCSI_XFER_WRITE)
+		scsi_task_set_iov_out(task, (struct scsi_iovec *)command->iov, command->niov);
+	if (command->exact && direction == SCSI_XFER_READ)
+		canary_place(
+		    command->iov, command->niov, command->canary = canary_draw(&session->canary));
+	if (iscsi_scsi_command_async(connection_context(session->connection),
+	        session_lun_field(command->lun), task, command_answered, NULL, command) != 0)
+		return -ENOMEM;
+	return 0;
+}
+
+void commands_execute(struct scsi_port *port, struct scsi_command *command)
+{
+	struct session *session = (struct session *)port;
+
+	command->port_owner = session;
+	command->port_data = NULL;
+	command->timed_out = false;
+	command->error = command_send(session, command);
+	if (command->error != 0) {
+		command_end(session, command);
+		return;
+	}
+	command->deadline_ms = clock_ms() + command_patience(session, command);
+	list_append(&session->outstanding, command);
+	connection_send(session->connection, command->direction == SCSI_DATA_OUT);
+}
+
+/* ---- keeping watch ---- */
+
+static void noop_answered(struct iscsi_context *context, int status, void *data, void *private_data)
+{
+	struct session *session = private_data;
+
+	(void)context;
+	(void)data;
+	if (status == SCSI_STATUS_CANCELLED)
+		commands_cancelled(session);
+	if (status != SCSI_STATUS_GOOD)
+		return;
+	session->heard_ms = clock_ms();
+	session->noop_sent_ms = 0;
+}
+
+static void commands_keep_alive(struct session *session, int64_t now)
+{
+	const struct login *login = session->login;
+
+	if (login->noop_interval_ms == 0)
+		return;
+	/* Any answer since is a sign of life. */
+	if (session->heard_ms >= session->noop_sent_ms)
+		session->noop_sent_ms = 0;
+	if (session->noop_sent_ms != 0) {
+		if (now - session->noop_sent_ms > login->noop_timeout_ms)
+			connection_drop(session->connection,
+			    "no answer to a NOP-Out: the target or the network is away");
+		return;
+	}
+	if (now - session->heard_ms < login->noop_interval_ms)
+		return;
+	if (iscsi_nop_out_async(
+	        connection_context(session->connection), noop_answered, NULL, 0, session) == 0)
+		session->noop_sent_ms = now;
+	connection_send(session->connection, false);
+}
+
+static bool list_is_overdue(const struct command_list *list, int64_t now)
+{
+	return list->first != NULL && now >= list->first->deadline_ms;
+}
+
+void commands_watch(struct session *session)
+{
+	int64_t now = clock_ms();
+
+	if (list_is_overdue(&session->outstanding, now)) {
+		session->outstanding.first->timed_out = true;
+		connection_drop(session->connection, "a command was not done within its time");
+	} else if (list_is_overdue(&session->early, now)) {
+		connection_drop(session->connection, "the target does not take a command's data");
+	} else {
+		commands_keep_alive(session, now);
+	}
+}
+
+/* ---- life ---- */
+
+void commands_init(struct session *session)
+{
+	session->sending = g_ptr_array_new_with_free_func((GDestroyNotify)scsi_free_scsi_task);
+	session->deliverer.run = commands_deliver_work;
+}
+
+void commands_free(struct session *session)
+{
+	g_ptr_array_unref(session->sending);
+}

@@ -1,0 +1,89 @@
+/*
+ * session.h - what session.c (states, logins) and commands.c (what travels) share. Private to the
+ * room.
+ *
+ * The session owns every command from execute() to done(), in lists of its own: libiscsi may lose a
+ * callback. In them they stand in the order of execute().
+ *
+ * An answer may come before all of a WRITE's data has left: the rest of it stands in libiscsi's
+ * queue then, and points to the task and the data. Such a task is freed when the queue has drained;
+ * and such a command, if it failed, is done then, so that its data stays where it is.
+ *
+ * Invariant: a command is on exactly one list: outstanding (libiscsi has its task, or its answer
+ * was not to be believed), early (answered, not all sent) or ended (done() is due at the end of the
+ * turn).
+ */
+#pragma once
+
+#include "connection.h"
+#include "dial.h"
+#include "lunfs/iscsi.h"
+#include "lunfs/loop.h"
+
+enum session_state {
+	RESOLVING,
+	CONNECTING,
+	LOGGING_IN,
+	VERIFYING,
+	READY,
+	WAITING,
+	FAILED,
+	CLOSING,
+	CLOSED
+};
+
+struct command_list {
+	struct scsi_command *first, *last;
+};
+
+struct session {
+	struct scsi_port port; /* first: the port is the session */
+	struct loop *loop;
+	const struct login *login;
+	session_event_fn fn;
+	void *data;
+
+	enum session_state state;
+	unsigned portal, tried; /* the login's portal in use, and how many failed in this round */
+	struct dial *dial;
+	struct connection *connection;
+	GSource *pause, *tick, *farewell;
+	char *last_error;
+
+	/* Logins that stood, and what is known of times without one. */
+	bool was_up, changed_group;
+	int portal_group;
+	int64_t up_ms, lost_ms;    /* lost_ms: 0 where it is not lost */
+	unsigned fleeting;         /* sessions in a row that were lost as soon as they stood, */
+	int64_t fleeting_since_ms; /* since the first of them */
+	unsigned outages, reconnects;
+	struct outage last_outage; /* its reason is owned here */
+	char *outage_reason;
+
+	struct session_reset *resets;
+
+	/* commands.c */
+	struct command_list outstanding, early, ended;
+	GPtrArray *sending; /* tasks of WRITEs that are done, whose data is maybe not sent yet */
+	struct loop_work deliverer;
+	uint64_t canary;
+	int64_t heard_ms, noop_sent_ms; /* noop_sent_ms: 0 where none is on its way */
+};
+
+/* Commands may be sent: it is VERIFYING or READY. */
+bool session_is_up(const struct session *session);
+
+/* ---- commands.c ---- */
+
+void commands_init(struct session *session);
+void commands_execute(struct scsi_port *port, struct scsi_command *command);
+/* All data has left, or never will. */
+void commands_drained(struct session *session);
+/* Hands every command back, in order; the connection is gone. */
+void commands_return(struct session *session, int error);
+void commands_free(struct session *session);
+/* Keepalive and deadlines, now and then; drops the connection where there is a reason. */
+void commands_watch(struct session *session);
+int session_lun_field(uint16_t lun);
+/* A callback of libiscsi says that all was cancelled. */
+void commands_cancelled(struct session *session);

@@ -1,0 +1,284 @@
+/*
+ * disk.c - a LUN behind a file: its stack of blocks, and the proof after each loss that it is the
+ * same LUN.
+ *
+ *   file -> align -> retain -> disk (SCSI) -> nexus -> session
+ *
+ *             session lost            session is back
+ *   DISK_OPEN -----------> DISK_AWAY -----------------> DISK_ASKED
+ *      ^                       ^                          |   ^
+ *      |                       +------ session lost ------+   | ask again, after a pause
+ *      +------------ the same LUN ------------------------+   |
+ *                                                         v   |
+ *                                  absent, or another: DISK_ANSWERED
+ *
+ * Where old commands may be alive behind another portal group they are ended first, by LOGICAL UNIT
+ * RESET (SAFETY.md 11). The nexus is open in DISK_OPEN alone. A LUN is also asked again while it is
+ * open, when it says that something about it has changed.
+ */
+#include "disk.h"
+
+#include "lunfs/log.h"
+#include "lunfs/loop.h"
+
+/* How long a LUN that is not there yet, or is another, is left before it is asked again. */
+#define ABSENT_MIN_MS 100u
+#define ABSENT_MAX_MS 2000u
+/* One that does not answer at all costs everybody the session: it is asked more and more rarely. */
+#define HUNG_MIN_MS 2000u
+#define HUNG_MAX_MS 60000u
+
+static void disk_ask(struct disk *disk);
+
+static void disk_set_trouble(struct disk *disk, const char *trouble)
+{
+	if (trouble != NULL && g_strcmp0(disk->trouble, trouble) != 0)
+		log_warning("%s: %s", disk->name, trouble);
+	char *copy = g_strdup(trouble);
+	g_free(disk->trouble);
+	disk->trouble = copy;
+}
+
+void disk_give_up(struct disk *disk, const char *why)
+{
+	disk_set_trouble(disk, why);
+	disk_gone(disk->scsi);
+	nexus_fail(disk->nexus);
+}
+
+static void disk_expired(void *data)
+{
+	struct disk *disk = data;
+
+	disk_set_trouble(disk,
+	    "the target is away for longer than replacement_timeout: I/O fails until it is back");
+	disk_gone(disk->scsi);
+}
+
+/* ---- asking ---- */
+
+static void disk_ask_later(void *data)
+{
+	struct disk *disk = data;
+
+	loop_remove(&disk->recheck);
+	disk_ask(disk);
+}
+
+static void disk_answered(struct disk *disk)
+{
+	disk->state = DISK_ANSWERED;
+	loop_remove(&disk->recheck);
+	disk->absent_ms = CLAMP(2 * disk->absent_ms, ABSENT_MIN_MS, ABSENT_MAX_MS);
+	disk->recheck =
+	    loop_timer(target_loop(disk->target), disk->absent_ms, disk_ask_later, disk);
+	target_disk_answered(disk->target);
+}
+
+static void disk_same(struct disk *disk, bool was_open)
+{
+	disk->absent_ms = disk->hung_ms = 0;
+	disk->state = DISK_OPEN;
+	if (disk->trouble != NULL)
+		log_info("%s: it is back", disk->name);
+	disk_set_trouble(disk, NULL);
+	if (was_open)
+		return;
+	nexus_open(disk->nexus);
+	disk_back(disk->scsi);
+	target_disk_answered(disk->target);
+}
+
+static void disk_judge(struct disk *disk, const struct lun_info *info)
+{
+	bool was_open = disk->state == DISK_OPEN;
+	char text[300];
+
+	/* What the answers to our questions told must not be lost with them. */
+	if (info->was_reset && was_open)
+		disk_lost(disk->scsi);
+	switch (disk_verify(disk->scsi, info, retain_reach(disk->retain), text, sizeof text)) {
+	case DISK_SAME:
+		disk_same(disk, was_open);
+		return;
+	case DISK_ABSENT:
+		disk_set_trouble(disk, text);
+		if (was_open) /* commands tell by themselves */
+			return;
+		break;
+	case DISK_OTHER:
+		disk_give_up(disk, text);
+		break;
+	}
+	disk_answered(disk);
+}
+
+static void disk_probed(const struct lun_info *luns, unsigned count, const char *error, void *data)
+{
+	struct disk *disk = data;
+	bool again = disk->ask_again;
+
+	disk->ask_again = false;
+	if (probe_was_preempted(disk->probe))
+		disk_fenced(disk->scsi);
+	if (disk->stale_probe) {
+		if (probe_timed_out(disk->probe))
+			disk->hung_ms = CLAMP(2 * disk->hung_ms, HUNG_MIN_MS, HUNG_MAX_MS);
+		return;
+	}
+	if (again) {
+		if (error == NULL && count == 1 && luns[0].was_reset && disk->state == DISK_OPEN)
+			disk_lost(disk->scsi);
+		disk_ask(disk);
+		return;
+	}
+	if (error == NULL && count == 1) {
+		disk_judge(disk, &luns[0]);
+		return;
+	}
+	disk_set_trouble(disk, error);
+	if (disk->state != DISK_OPEN)
+		disk_answered(disk);
+}
+
+static void disk_was_reset(bool ok, void *data)
+{
+	struct disk *disk = data;
+
+	disk->reset_due = !ok;
+	if (ok) {
+		log_info("%s: reset, to end what was under way through another portal group",
+		    disk->name);
+		disk_ask(disk);
+		return;
+	}
+	disk_give_up(disk,
+	    "the target moved to another portal group and refuses LOGICAL UNIT RESET: "
+	    "writes of before may still be alive there");
+	disk_answered(disk);
+}
+
+static void disk_ask(struct disk *disk)
+{
+	if (disk->state != DISK_OPEN)
+		disk->state = DISK_ASKED;
+	if (disk->reset_due) {
+		session_reset_lun(
+		    target_session(disk->target), disk->info.lun, disk_was_reset, disk);
+		return;
+	}
+	probe_free(disk->probe);
+	disk->stale_probe = false;
+	disk->probe = probe_start(session_port(target_session(disk->target)),
+	    target_loop(disk->target), disk->info.lun, disk_probed, disk);
+}
+
+/* Something about it has changed: what, is asked, not guessed. */
+static void disk_attention(void *data)
+{
+	struct disk *disk = data;
+
+	if (disk->state != DISK_OPEN)
+		return; /* it is asked anyhow */
+	if (disk->probe != NULL && probe_is_busy(disk->probe))
+		disk->ask_again = true;
+	else
+		disk_ask(disk);
+}
+
+/* ---- the session ---- */
+
+void disk_session_lost(struct disk *disk)
+{
+	loop_remove(&disk->recheck);
+	disk->state = DISK_AWAY;
+	disk->stale_probe = true;
+	nexus_lost(disk->nexus);
+	disk_lost(disk->scsi);
+}
+
+void disk_session_up(struct disk *disk)
+{
+	disk->reset_due |= session_changed_group(target_session(disk->target));
+	if (disk->hung_ms == 0) {
+		disk_ask(disk);
+		return;
+	}
+	disk->state = DISK_ANSWERED; /* as far as the others are concerned */
+	disk->recheck = loop_timer(target_loop(disk->target), disk->hung_ms, disk_ask_later, disk);
+	target_disk_answered(disk->target);
+}
+
+/* ---- life ---- */
+
+struct disk *disk_make(
+    struct target *target, const struct disk_environment *environment, const struct lun_info *info)
+{
+	const struct options *options = environment->options;
+	struct loop *loop = environment->loop;
+	struct disk *disk = g_new0(struct disk, 1);
+
+	disk->target = target;
+	disk->info = *info;
+	disk->name = g_strdup_printf(
+	    "lun%u.%s", (unsigned)info->lun, info->type == SCSI_TYPE_CD ? "iso" : "img");
+	disk->read_only = options->read_only || info->write_protected;
+	disk->nexus = nexus_new(loop, session_port(environment->session),
+	    options->replacement_timeout, disk_expired, disk);
+	disk->scsi = disk_new(loop, nexus_port(disk->nexus), info, disk->name, disk->read_only);
+	disk_on_attention(disk->scsi, disk_attention, disk);
+	disk->retain = retain_new(
+	    disk->scsi, loop, environment->pool, environment->memory, disk->name, !options->shared);
+	disk->top = align_new(disk->retain, loop, environment->pool);
+	return disk;
+}
+
+void disk_destroy(gpointer data)
+{
+	struct disk *disk = data;
+
+	loop_remove(&disk->recheck);
+	block_free(disk->top);
+	nexus_free(disk->nexus);
+	probe_free(disk->probe);
+	g_free(disk->trouble);
+	g_free(disk->name);
+	g_free(disk);
+}
+
+/* ---- what is not stable ---- */
+
+#define RANGES_TOLD 8u
+
+struct telling {
+	GString *text;
+	uint64_t bytes;
+	unsigned ranges;
+};
+
+static void tell_range(uint64_t start, uint64_t end, void *data)
+{
+	struct telling *telling = data;
+
+	telling->bytes += end - start;
+	if (telling->ranges++ < RANGES_TOLD)
+		g_string_append_printf(telling->text, "%s%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT,
+		    telling->ranges > 1 ? ", " : "", start, end - 1);
+}
+
+char *disk_describe_unstable(const struct disk *disk)
+{
+	struct telling telling = {.text = g_string_new(NULL)};
+
+	retain_each(disk->retain, tell_range, &telling);
+	if (telling.ranges == 0) {
+		g_string_free(telling.text, TRUE);
+		return NULL;
+	}
+	if (telling.ranges > RANGES_TOLD)
+		g_string_append_printf(
+		    telling.text, " and %u ranges more", telling.ranges - RANGES_TOLD);
+	g_autofree char *ranges = g_string_free(telling.text, FALSE);
+	return g_strdup_printf(
+	    "%s: bytes %s (%" G_GUINT64_FORMAT " in all)", disk->name, ranges, telling.bytes);
+}

@@ -1,0 +1,33 @@
+/*
+ * disk.h - what target.c does with its disks. Private to the room.
+ */
+#pragma once
+
+#include "lunfs/mount.h"
+
+struct disk_environment {
+	struct loop *loop;
+	struct pool *pool;
+	struct retain_memory *memory;
+	const struct options *options;
+	struct session *session;
+};
+
+struct disk *disk_make(
+    struct target *target, const struct disk_environment *environment, const struct lun_info *info);
+/* Its requests are all done then. */
+void disk_destroy(gpointer disk);
+
+/* The session is lost; before it returns its commands. */
+void disk_session_lost(struct disk *disk);
+/* It is back: the LUN is asked who it is. target_disk_answered() follows when there is a verdict.
+ */
+void disk_session_up(struct disk *disk);
+/* What waits ends with -EIO, and what comes, until it is proved to be there again. why is kept as
+ * its trouble. */
+void disk_give_up(struct disk *disk, const char *why);
+
+/* ---- target.c ---- */
+struct loop *target_loop(const struct target *target);
+/* A disk has had its verdict after a loss. */
+void target_disk_answered(struct target *target);

@@ -1,0 +1,150 @@
+/*
+ * test_probe_trouble.c - what a probe hears while it asks, and how it ends when the session does.
+ */
+#include "support/probe_bench.h"
+
+/* ---- what its own commands hear ---- */
+
+static void expect_heard(int opcode, uint8_t asc, uint8_t ascq, bool was_reset, bool was_preempted)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_sense(bench.port, opcode, 1, (struct sense){SENSE_UNIT_ATTENTION, asc, ascq});
+	bench_probe(&bench, 0);
+	cr_assert_eq(bench.count, 1);
+	cr_expect_eq(
+	    bench.luns[0].was_reset, was_reset, "%02Xh: %02Xh/%02Xh", (unsigned)opcode, asc, ascq);
+	cr_expect_eq(
+	    bench.was_preempted, was_preempted, "%02Xh: %02Xh/%02Xh", (unsigned)opcode, asc, ascq);
+	cr_expect_str_eq(bench.luns[0].fault, "");
+	cr_expect_eq(bench.luns[0].blocks, 8);
+	bench_close(&bench);
+}
+
+Test(safety_01, a_reset_that_the_probe_hears_of_is_noted_whichever_command_heard_it)
+{
+	const int opcodes[] = {0x12, 0x00, 0x9e, 0x1a};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(opcodes); i++) {
+		expect_heard(opcodes[i], 0x29, 0x00, true, false);
+		expect_heard(opcodes[i], 0x29, 0x07, true, false);
+	}
+	expect_heard(0x00, 0x2a, 0x09, false, false);
+	expect_heard(0x00, 0x3f, 0x0e, false, false);
+	expect_heard(0x00, 0x28, 0x00, false, false);
+}
+
+Test(safety_07, a_takeover_that_the_probe_hears_of_is_noted)
+{
+	expect_heard(0x12, 0x2a, 0x03, false, true);
+	expect_heard(0x00, 0x2a, 0x04, false, true);
+	expect_heard(0x9e, 0x2a, 0x05, false, true);
+	expect_heard(0x00, 0x2a, 0x01, false, false);
+	expect_heard(0x00, 0x2a, 0x02, false, false);
+	expect_heard(0x00, 0x2a, 0x06, false, false);
+}
+
+Test(probe, notes_both_and_keeps_them_through_what_follows)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_sense(bench.port, 0x12, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	scripted_port_sense(bench.port, 0x12, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x2a, 5});
+	scripted_port_sense(bench.port, 0x12, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x3f, 0x0e});
+	scripted_port_sense(bench.port, 0x00, 0, (struct sense){SENSE_NOT_READY, 0x3a, 0});
+	bench_probe(&bench, 0);
+	cr_assert_eq(bench.count, 1);
+	cr_expect(bench.luns[0].was_reset);
+	cr_expect(bench.was_preempted);
+	cr_expect_str_neq(bench.luns[0].fault, "");
+	bench_probe(&bench, 0);
+	cr_expect_not(bench.luns[0].was_reset || bench.was_preempted, "of each probe");
+	bench_close(&bench);
+}
+
+Test(probe, notes_a_reset_of_the_lun_that_told_of_it_alone)
+{
+	struct bench bench;
+	unsigned reset = 0;
+
+	bench_open(&bench);
+	for (uint16_t i = 0; i < 40; i++)
+		scripted_port_add(bench.port, i, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_sense(bench.port, 0xa0, 1, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	scripted_port_sense(bench.port, 0x9e, 3, (struct sense){SENSE_UNIT_ATTENTION, 0x29, 0});
+	bench_probe(&bench, -1);
+	cr_assert_eq(bench.count, 40);
+	for (unsigned i = 0; i < 40; i++)
+		reset += bench.luns[i].was_reset;
+	cr_expect_eq(reset, 3);
+	bench_close(&bench);
+}
+
+static void probe_with_an_error(struct bench *bench, bool timed_out)
+{
+	bench_open(bench);
+	for (uint16_t i = 0; i < 4; i++)
+		scripted_port_add(bench->port, i, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(bench->port,
+	    (struct scripted_rule){
+	        .opcode = 0x9e, .skip = 1, .times = 1, .error = -ESTALE, .timed_out = timed_out});
+	bench_probe(bench, -1);
+	cr_expect_not_null(bench->error);
+	cr_expect_eq(bench->timed_out, timed_out);
+	/* The session is there again. */
+	bench_probe(bench, -1);
+	cr_expect_null(bench->error);
+	cr_expect_eq(bench->count, 4);
+	cr_expect_not(bench->timed_out);
+	bench_close(bench);
+}
+
+Test(safety_15, a_probe_tells_whether_it_was_one_of_its_commands_that_took_too_long)
+{
+	struct bench bench;
+
+	probe_with_an_error(&bench, true);
+	probe_with_an_error(&bench, false);
+}
+
+Test(probe, is_busy_until_its_last_command_is_back)
+{
+	struct bench bench;
+	struct probe *probe;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = -1, .hold = true});
+	probe = bench.probe = probe_start(&bench.port->port, bench.loop, 0, bench_done, &bench);
+	cr_expect(probe_is_busy(probe));
+	while (bench.calls == 0) {
+		cr_assert(probe_is_busy(probe));
+		cr_assert_eq(bench.port->held->len, 1);
+		scripted_port_release(bench.port, 0);
+		for (int i = 0; i < 5; i++)
+			g_main_context_iteration(loop_context(bench.loop), FALSE);
+	}
+	cr_expect_eq(bench.count, 1);
+	loop_run(bench.loop); /* takes the quit of done() */
+
+	/* lost: those that pause do not wait for it */
+	bench_clear(&bench);
+	bench.port->rules->len = 0;
+	scripted_port_sense(bench.port, 0x00, 0, (struct sense){SENSE_NOT_READY, 0x04, 0x01});
+	scripted_port_add(bench.port, 1, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(bench.port,
+	    (struct scripted_rule){.opcode = 0x12, .times = 1, .skip = 5, .hold = true});
+	bench.probe = probe_start(&bench.port->port, bench.loop, -1, bench_done, &bench);
+	while (bench.port->held->len == 0 || scripted_port_count(bench.port, 0x00) < 2)
+		g_main_context_iteration(loop_context(bench.loop), FALSE);
+	cr_assert_eq(bench.calls, 0);
+	scripted_port_return(bench.port, 0, false);
+	loop_run(bench.loop);
+	cr_expect_not_null(bench.error);
+	cr_expect_eq(bench.port->outstanding, 0);
+	bench_close(&bench);
+}
