@@ -147,6 +147,8 @@ struct retain_stats {
 struct block *retain_new(struct block *below, struct loop *loop, struct pool *pool,
     struct retain_memory *memory, const char *name, bool keep);
 const struct retain_stats *retain_stats(const struct block *retain);
+/* Is nothing under way in it, and below it? It also sends by itself. */
+bool retain_is_idle(const struct block *retain);
 /* The end of the last byte that is kept; 0 where none is. */
 uint64_t retain_reach(const struct block *retain);
 /* Calls fn for each range of bytes that is kept, in order, adjoining ones as one. */

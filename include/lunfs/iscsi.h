@@ -109,6 +109,8 @@ struct scsi_port *nexus_port(struct nexus *nexus);
 /* The session is lost. To be called before anybody above hears of it, and before it returns its
  * commands. */
 void nexus_lost(struct nexus *nexus);
+/* What waits and would change something is not to be sent: it ends with -ESTALE. */
+void nexus_recall(struct nexus *nexus);
 /* The logical unit is there and the same: what waits is sent, in order. */
 void nexus_open(struct nexus *nexus);
 /* It will not be used until nexus_open(): what waits ends with -EIO, and what comes. */

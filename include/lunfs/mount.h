@@ -9,6 +9,7 @@
 
 #include "lunfs/config.h"
 #include "lunfs/iscsi.h"
+#include "lunfs/log.h"
 #include "lunfs/scsi.h"
 
 /* ---- a target, logged in and probed; for mounts and for 'lunfs discover --luns' ---- */
@@ -61,7 +62,10 @@ struct disk {
 	unsigned absent_ms, hung_ms; /* the next pause before it is asked */
 	enum { DISK_OPEN, DISK_AWAY, DISK_ASKED, DISK_ANSWERED } state;
 	bool ask_again, stale_probe; /* it began in a session that was lost */
-	bool reset_due;              /* old commands may be alive in another portal group */
+	bool lost;                   /* LOST was told, and it was not proved to be there since */
+	bool closed;
+	struct log_limit log;
+	bool reset_due; /* old commands may be alive in another portal group */
 };
 /*
  * Puts a stack on each LUN that is shown as a file; array of struct disk, owned by target. From
@@ -70,6 +74,8 @@ struct disk {
 GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
     const struct options *options);
 const GPtrArray *target_disks(const struct target *target);
+/* Is nothing of its disks under way, not even by themselves? Before that it must not be freed. */
+bool target_is_idle(const struct target *target);
 /* Commands and kept writes that were sent again since the start, and since the last outage began.
  */
 uint64_t target_resent(const struct target *target, uint64_t *since_outage);

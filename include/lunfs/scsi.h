@@ -194,8 +194,6 @@ struct lun_info {
 	bool write_protected, fua,
 	    write_cache;   /* mode pages; write_cache is true where unknown (SAFETY.md 1) */
 	bool unmap_zeroes; /* LBPME, LBPRZ and LBPWS: WRITE SAME with UNMAP leaves zeros */
-	bool was_reset; /* while it was asked it told of a reset (29h): what was not flushed may be
-	                   lost */
 	/* Why it has no capacity now ("no medium"), or "". A disk or CD with a fault is shown as a
 	 * fault. */
 	char fault[160];
@@ -221,10 +219,19 @@ struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
     void *data);
 /* Is done() still to come? */
 bool probe_is_busy(const struct probe *probe);
-/* Did a LUN tell it that another host has taken it over (2Ah/03h to 05h), whatever came of the
- * rest?
+/*
+ * Unit attentions that its commands were told, of any LUN, whatever came of the rest: a target
+ * tells each once, and who asked for something else must not swallow it.
  */
-bool probe_was_preempted(const struct probe *probe);
+struct probe_news {
+	bool reset;     /* 29h: what was not flushed may be lost */
+	bool preempted; /* 2Ah/03h to 05h: another host has taken the LUN over */
+	bool medium;    /* 28h: it may be another one */
+	bool changed;   /* 2Ah, 3Fh: what it was asked before may have another answer now */
+};
+const struct probe_news *probe_news(const struct probe *probe);
+/* The session is lost: nothing more is sent, and done() may not come. */
+void probe_session_lost(struct probe *probe);
 /* Did a command of it take longer than it may? */
 bool probe_timed_out(const struct probe *probe);
 /* Only after done(), or once the port has returned every command. */
@@ -247,8 +254,9 @@ void disk_lost(struct block *disk);
  */
 void disk_gone(struct block *disk);
 void disk_back(struct block *disk);
-/* Another host has taken the LUN over: FENCED goes up. */
+/* Another host has taken the LUN over: FENCED goes up. The medium is another: CHANGED. */
 void disk_fenced(struct block *disk);
+void disk_changed(struct block *disk);
 enum disk_verdict {
 	DISK_SAME,   /* what changed of it is known now; another capacity was told upwards */
 	DISK_ABSENT, /* it is not ready: ask again */

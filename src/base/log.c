@@ -14,7 +14,11 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define LINE_SIZE 1024
+#include "lunfs/loop.h"
+
+#define LINE_SIZE       1024
+#define LIMIT_LINES     10u
+#define LIMIT_WINDOW_MS 60000
 
 static enum log_level log_level = LOG_LEVEL_INFO;
 static bool log_syslog;
@@ -91,4 +95,22 @@ void log_line(enum log_level level, const char *format, ...)
 			errno = 0;
 	}
 	errno = saved_errno;
+}
+
+bool log_limit_passes(struct log_limit *limit, const char *name)
+{
+	int64_t now_ms = clock_ms();
+
+	if (limit->lines == 0 || now_ms - limit->since_ms >= LIMIT_WINDOW_MS) {
+		if (limit->dropped > 0)
+			log_warning(
+			    "%s: %u more lines like these were left out", name, limit->dropped);
+		*limit = (struct log_limit){.since_ms = now_ms};
+	}
+	if (limit->lines >= LIMIT_LINES) {
+		limit->dropped++;
+		return false;
+	}
+	limit->lines++;
+	return true;
 }

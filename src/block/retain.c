@@ -37,6 +37,8 @@
 
 #include "lunfs/log.h"
 
+#define SWEEP_MS 1000u
+
 static struct retain *retain_of(const struct block *block)
 {
 	return container_of((struct block *)block, struct retain, block);
@@ -125,10 +127,11 @@ static void retain_event(struct block *block, enum block_event event)
 
 static void resend_failed(struct retain *retain, const struct io *io, int error)
 {
-	log_warning("%s: bytes %" PRIu64 " to %" PRIu64
-	            " were not written again after a loss: %s; they are kept, and the next fsync "
-	            "tries once more",
-	    retain->name, io->offset, io->offset + io->length, strerror(-error));
+	if (!retain->resend_error) /* one line a round */
+		log_warning("%s: bytes %" PRIu64 "-%" PRIu64
+		            ", and maybe more, were not written again after a loss: %s; they are "
+		            "kept, and the next fsync tries once more",
+		    retain->name, io->offset, io->offset + io->length - 1, strerror(-error));
 	retain->resend_error = error;
 	extents_settle(&retain->extents, io->offset, io->length, false);
 }
@@ -250,6 +253,18 @@ static void retain_check(const struct retain *retain)
 }
 #endif
 
+/* A target that is away for long holds up what nobody may wait for any more: its memory is freed.
+ */
+static void retain_sweep(void *data)
+{
+	struct retain *retain = data;
+
+	retain_queue_sweep(&retain->waiting);
+	retain_queue_sweep(&retain->held);
+	if (!retain->waiting.head && !retain->held.head)
+		loop_remove(&retain->sweep);
+}
+
 /* Does what can be done now. To be called after whatever may have changed that. */
 void retain_advance(struct retain *retain)
 {
@@ -263,6 +278,8 @@ void retain_advance(struct retain *retain)
 		if (retain->state == OPEN)
 			retain_pump(retain);
 	} while (retain->state == DRAINING && !retain->changing && !retain->resending);
+	if (!retain->sweep && (retain->waiting.head || retain->held.head))
+		retain->sweep = loop_ticker(retain->loop, SWEEP_MS, retain_sweep, retain);
 	retain_check(retain);
 }
 
@@ -297,6 +314,7 @@ static void retain_free(struct block *block)
 	assert(!retain->outstanding && !retain->resending && !retain->ended);
 	loop_cancel(retain->loop, &retain->complete);
 	loop_remove(&retain->pause);
+	loop_remove(&retain->sweep);
 	extents_free(&retain->extents);
 	retain_account(retain);
 	slab_clear(&retain->requests);
@@ -328,6 +346,13 @@ struct block *retain_new(struct block *below, struct loop *loop, struct pool *po
 const struct retain_stats *retain_stats(const struct block *block)
 {
 	return &retain_of(block)->stats;
+}
+
+bool retain_is_idle(const struct block *block)
+{
+	const struct retain *retain = retain_of(block);
+
+	return !retain->outstanding && !retain->resending && !retain->ended;
 }
 
 uint64_t retain_reach(const struct block *block)

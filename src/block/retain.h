@@ -77,7 +77,7 @@ struct retain {
 	uint64_t forgettings;
 	bool unreported; /* no FLUSH has failed for the last of them yet */
 	bool own_flush;
-	GSource *pause;
+	GSource *pause, *sweep;
 	struct retain_stats stats;
 	struct loop_work complete; /* those that end without having been sent, as in align.c */
 	struct io *ended, **ended_tail;
@@ -119,6 +119,8 @@ struct request *retain_request_new(struct retain *retain, struct io *parent);
 /* One that is neither below nor in a queue; its submitter hears of it later. */
 void retain_request_end(struct request *request, int error);
 void retain_queue_end(struct queue *queue, int error);
+/* Ends those that nobody waits for any more. */
+void retain_queue_sweep(struct queue *queue);
 /* While OPEN: sends it, or lets it wait for room, or ends it. A FLUSH may end OPEN. */
 void retain_request_start(struct request *request);
 void retain_read_send(struct request *request);

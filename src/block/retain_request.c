@@ -142,6 +142,20 @@ void retain_queue_end(struct queue *queue, int error)
 		retain_request_end(request, error);
 }
 
+void retain_queue_sweep(struct queue *queue)
+{
+	struct queue all = *queue;
+	struct request *request;
+
+	*queue = (struct queue){NULL, NULL};
+	while ((request = queue_pop(&all))) {
+		if (io_is_cancelled(&request->io))
+			retain_request_end(request, -EINTR);
+		else
+			queue_push(queue, request);
+	}
+}
+
 static void pause_over(void *data)
 {
 	struct retain *retain = data;

@@ -157,6 +157,7 @@ static void flush_one_done(struct io *io, int error)
 	else if (all->error == 0)
 		all->error = error;
 	all->left--;
+	all->fs->flushing--;
 	if (all->progress != NULL)
 		all->progress(one->node->name, error, all->left, all->data);
 	g_free(one);
@@ -186,6 +187,7 @@ void fs_flush_all(struct fs *fs,
 		    .written = node->written,
 		    .all = all};
 		all->left++;
+		fs->flushing++;
 		block_submit(node->block, &one->io);
 	}
 	if (all->left == 0)
@@ -228,7 +230,7 @@ void fs_abort(struct fs *fs)
 
 unsigned fs_outstanding(const struct fs *fs)
 {
-	return fs->outstanding;
+	return fs->outstanding + fs->flushing;
 }
 
 void fs_free(struct fs *fs)

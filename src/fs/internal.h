@@ -120,12 +120,12 @@ struct fs {
 	struct channel *channel;
 	GPtrArray *nodes;
 	struct slab requests_slab, handles_slab;
-	struct request *requests; /* all that are not answered, or whose I/O is not done */
-	struct request *cursor;   /* fs_cancel_all()'s, which request_free() moves on */
-	unsigned outstanding;
-	bool refuses_writes; /* and whatever else changes the content */
-	bool aborted;        /* refuses all that needs the target */
-	uint64_t page_size;  /* the kernel's */
+	struct request *requests;       /* all that are not answered, or whose I/O is not done */
+	struct request *cursor;         /* fs_cancel_all()'s, which request_free() moves on */
+	unsigned outstanding, flushing; /* requests of the kernel; flushes of fs_flush_all() */
+	bool refuses_writes;            /* and whatever else changes the content */
+	bool aborted;                   /* refuses all that needs the target */
+	uint64_t page_size;             /* the kernel's */
 };
 
 /* ---- tree.c ---- */

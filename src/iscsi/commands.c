@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
@@ -48,15 +49,21 @@ static void command_free_task(struct scsi_command *command)
 	command->port_data = NULL;
 }
 
+/* Those that have ended now: others may end while these are told. */
 static void commands_deliver(struct session *session)
 {
+	const struct scsi_command *last = session->ended.last;
 	struct scsi_command *command;
+	bool more = last != NULL;
 
-	while ((command = session->ended.first) != NULL) {
+	while (more && (command = session->ended.first) != NULL) {
+		more = command != last;
 		list_remove(&session->ended, command);
 		command_free_task(command);
 		command->done(command);
 	}
+	if (session->ended.first != NULL)
+		loop_defer(session->loop, &session->deliverer);
 }
 
 static void commands_deliver_work(struct loop_work *work)
@@ -91,8 +98,8 @@ void commands_return(struct session *session, int error)
 		command->error = error;
 		list_append(&session->ended, command);
 	}
-	commands_deliver(session);
 	loop_cancel(session->loop, &session->deliverer);
+	commands_deliver(session);
 }
 
 /* Notes what the target said. False when the answer cannot be believed (SAFETY.md 13). */
@@ -134,15 +141,22 @@ static unsigned command_patience(const struct session *session, const struct scs
 }
 
 /*
- * On a slow link a long queue takes longer than one command may: only for the oldest does the time
- * run, and it begins anew for the next when that one is answered.
+ * On a slow link a long queue takes longer than one command may: only for the oldest of a LUN does
+ * the time run, and it begins anew for the next when that one is answered.
  */
-static void commands_start_clock(struct session *session)
+static void command_pass_clock(const struct session *session, const struct scsi_command *answered)
 {
-	struct scsi_command *oldest = session->outstanding.first;
+	struct scsi_command *other;
 
-	if (oldest != NULL)
-		oldest->deadline_ms = clock_ms() + command_patience(session, oldest);
+	for (other = answered->prev; other != NULL; other = other->prev)
+		if (other->lun == answered->lun)
+			return;
+	for (other = answered->next; other != NULL; other = other->next) {
+		if (other->lun != answered->lun)
+			continue;
+		other->deadline_ms = clock_ms() + command_patience(session, other);
+		return;
+	}
 }
 
 /*
@@ -181,10 +195,8 @@ static void command_answered(
 		return;
 	}
 	session->heard_ms = clock_ms();
-	bool was_oldest = command == session->outstanding.first;
+	command_pass_clock(session, command);
 	list_remove(&session->outstanding, command);
-	if (was_oldest)
-		commands_start_clock(session);
 	if (command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection)) {
 		connection_tell_when_drained(session->connection);
 		if (status != SCSI_STATUS_GOOD) {
@@ -276,7 +288,10 @@ static void commands_keep_alive(struct session *session, int64_t now)
 	if (session->heard_ms >= session->noop_sent_ms)
 		session->noop_sent_ms = 0;
 	if (session->noop_sent_ms != 0) {
-		if (now - session->noop_sent_ms > login->noop_timeout_ms)
+		/* It is no immediate command: behind a full command window it has not even left,
+		 * and the time of the oldest command decides. */
+		if (now - session->noop_sent_ms > login->noop_timeout_ms &&
+		    !connection_window_is_closed(session->connection))
 			connection_drop(session->connection,
 			    "no answer to a NOP-Out: the target or the network is away");
 		return;
@@ -289,19 +304,33 @@ static void commands_keep_alive(struct session *session, int64_t now)
 	connection_send(session->connection, false);
 }
 
-static bool list_is_overdue(const struct command_list *list, int64_t now)
+/* Of the oldest commands of each LUN, one that took too long; or NULL. */
+static struct scsi_command *list_overdue(const struct command_list *list, int64_t now)
 {
-	return list->first != NULL && now >= list->first->deadline_ms;
+	uint8_t seen[(UINT16_MAX + 1) / 8];
+
+	if (list->first == NULL)
+		return NULL;
+	memset(seen, 0, sizeof seen);
+	for (struct scsi_command *command = list->first; command; command = command->next) {
+		uint8_t bit = (uint8_t)(1u << (command->lun & 7));
+
+		if (!(seen[command->lun >> 3] & bit) && now >= command->deadline_ms)
+			return command;
+		seen[command->lun >> 3] |= bit;
+	}
+	return NULL;
 }
 
 void commands_watch(struct session *session)
 {
 	int64_t now = clock_ms();
+	struct scsi_command *overdue = list_overdue(&session->outstanding, now);
 
-	if (list_is_overdue(&session->outstanding, now)) {
-		session->outstanding.first->timed_out = true;
+	if (overdue != NULL) {
+		overdue->timed_out = true;
 		connection_drop(session->connection, "a command was not done within its time");
-	} else if (list_is_overdue(&session->early, now)) {
+	} else if (list_overdue(&session->early, now) != NULL) {
 		connection_drop(session->connection, "the target does not take a command's data");
 	} else {
 		commands_keep_alive(session, now);
@@ -318,5 +347,6 @@ void commands_init(struct session *session)
 
 void commands_free(struct session *session)
 {
+	loop_cancel(session->loop, &session->deliverer);
 	g_ptr_array_unref(session->sending);
 }

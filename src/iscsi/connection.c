@@ -229,9 +229,14 @@ static void connection_notice_silence(struct connection *connection)
 	                  ? login->noop_interval_ms + login->noop_timeout_ms
 	                  : login->command_timeout_ms;
 
-	/* Without it the timers of the session find out, later. */
-	(void)setsockopt(
-	    iscsi_get_fd(connection->context), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+	int fd = iscsi_get_fd(connection->context), on = 1;
+	int seconds = MAX((int)(ms / 2000), 1);
+
+	/* Without these the timers of the session find out, later. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
 }
 
 static void connection_logged_in(
@@ -383,6 +388,12 @@ void connection_send(struct connection *connection, bool with_data)
 bool connection_is_drained(struct connection *connection)
 {
 	return iscsi_out_queue_length(connection->context) == 0 &&
+	       !(iscsi_which_events(connection->context) & POLLOUT);
+}
+
+bool connection_window_is_closed(const struct connection *connection)
+{
+	return iscsi_out_queue_length(connection->context) > 0 &&
 	       !(iscsi_which_events(connection->context) & POLLOUT);
 }
 

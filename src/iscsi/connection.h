@@ -42,6 +42,8 @@ struct iscsi_context *connection_context(struct connection *connection);
 void connection_send(struct connection *connection, bool with_data);
 /* Has all that was queued left for the target? */
 bool connection_is_drained(struct connection *connection);
+/* Is there something that waits for the target to let it come (MaxCmdSN; RFC 7143, 4.2.2.1)? */
+bool connection_window_is_closed(const struct connection *connection);
 /* Sends DRAINED once, when it has. */
 void connection_tell_when_drained(struct connection *connection);
 /* Gives up; DOWN follows, not from inside. reason is a sentence. */

@@ -84,7 +84,7 @@ static void dial_follow(struct dial *dial, const char *address)
 
 	const char *target = dial->request.login->target;
 
-	log_info("%s: redirected to %s", target != NULL ? target : dial->portal.host, address);
+	log_debug("%s: redirected to %s", target != NULL ? target : dial->portal.host, address);
 	if (++dial->redirects > REDIRECT_LIMIT || !portal_parse(address, &portal, NULL)) {
 		g_free(dial->error);
 		dial->error = g_strdup_printf(

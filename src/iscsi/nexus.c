@@ -266,8 +266,12 @@ void nexus_lost(struct nexus *nexus)
 		nexus_expire(nexus);
 		return;
 	}
-	/* Those above send them again, if they do, in an order of theirs; they are to hear of the
-	 * loss first. */
+	nexus_recall(nexus);
+}
+
+/* Those above send them again, if they do, in an order of theirs; they are to hear of it first. */
+void nexus_recall(struct nexus *nexus)
+{
 	nexus->lost_order = nexus->order;
 	loop_defer(nexus->loop, &nexus->ender);
 }

@@ -78,9 +78,15 @@ static void session_set_error(struct session *session, const char *error)
 
 /* ---- LOGICAL UNIT RESET ---- */
 
+/* iscsi_task_mgmt_lun_reset_async() would take back all commands of the session, whatever their
+ * LUN.
+ */
+#define NO_ITT 0xffffffffu
+
 struct session_reset {
 	struct session *session; /* NULL: nobody waits any more */
 	struct session_reset *next;
+	int64_t deadline_ms;
 	void (*done)(bool ok, void *data);
 	void *data;
 };
@@ -118,11 +124,15 @@ void session_reset_lun(
 {
 	struct session_reset *reset = g_new(struct session_reset, 1);
 
-	*reset = (struct session_reset){session, session->resets, done, data};
+	*reset = (struct session_reset){.session = session,
+	    .next = session->resets,
+	    .deadline_ms = clock_ms() + session->port.command_timeout_ms,
+	    .done = done,
+	    .data = data};
 	session->resets = reset;
 	if (!session_is_up(session) ||
-	    iscsi_task_mgmt_lun_reset_async(connection_context(session->connection),
-	        (uint32_t)session_lun_field(lun), session_reset_answered, reset) != 0)
+	    iscsi_task_mgmt_async(connection_context(session->connection), session_lun_field(lun),
+	        ISCSI_TM_LUN_RESET, NO_ITT, 0, session_reset_answered, reset) != 0)
 		return; /* it is lost, or will be: that ends the wait */
 	connection_send(session->connection, false);
 }
@@ -196,7 +206,8 @@ static void session_lost(struct session *session, const char *reason)
 	session_wait(session);
 	connection_free(g_steal_pointer(&session->connection));
 	session_forget_resets(session);
-	log_warning("%s: session lost: %s", session->login->target, session->last_error);
+	if (log_limit_passes(&session->log, session->login->target))
+		log_warning("%s: session lost: %s", session->login->target, session->last_error);
 	session->fn(session, SESSION_LOST, session->last_error, session->data);
 	commands_return(session, -ESTALE);
 }
@@ -305,8 +316,12 @@ static void session_tick(void *data)
 {
 	struct session *session = data;
 
-	if (session_is_up(session))
-		commands_watch(session);
+	if (!session_is_up(session))
+		return;
+	for (const struct session_reset *reset = session->resets; reset; reset = reset->next)
+		if (clock_ms() >= reset->deadline_ms)
+			connection_drop(session->connection, "no answer to LOGICAL UNIT RESET");
+	commands_watch(session);
 }
 
 struct session *session_new(
@@ -388,7 +403,9 @@ void session_free(struct session *session)
 	dial_free(session->dial);
 	connection_free(g_steal_pointer(&session->connection));
 	session_forget_resets(session);
-	commands_return(session, -EIO);
+	do /* what ends with this may bring more, and there will be no other turn */
+		commands_return(session, -EIO);
+	while (session->ended.first != NULL);
 	commands_free(session);
 	g_free(session->last_error);
 	g_free(session->outage_reason);

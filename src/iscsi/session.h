@@ -18,6 +18,7 @@
 #include "connection.h"
 #include "dial.h"
 #include "lunfs/iscsi.h"
+#include "lunfs/log.h"
 #include "lunfs/loop.h"
 
 enum session_state {
@@ -61,6 +62,7 @@ struct session {
 	char *outage_reason;
 
 	struct session_reset *resets;
+	struct log_limit log;
 
 	/* commands.c */
 	struct command_list outstanding, early, ended;

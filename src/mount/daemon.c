@@ -64,6 +64,7 @@ struct daemon {
 	GError *error;
 	int64_t deadline_ms; /* of FLUSHING */
 	unsigned signalled;
+	char *end; /* what was said at the end; NULL before it */
 	bool mounted, clean;
 };
 
@@ -95,6 +96,9 @@ static void daemon_settle(void *data)
 
 	if (daemon->fs != NULL && fs_outstanding(daemon->fs) > 0)
 		return;
+	for (unsigned i = 0; i < daemon->targets->len; i++)
+		if (!target_is_idle(g_ptr_array_index(daemon->targets, i)))
+			return;
 	loop_remove(&daemon->settle);
 	loop_quit(daemon->loop);
 }
@@ -159,6 +163,14 @@ static char *daemon_describe_unstable(const struct daemon *daemon)
 	return g_string_free(text, FALSE);
 }
 
+/* To all who listen, and to who asks later. */
+static void daemon_say_end(struct daemon *daemon, const char *error)
+{
+	g_free(daemon->end);
+	daemon->end = g_strdup(error);
+	control_tell_all(daemon->control, "end", error);
+}
+
 /* Leaves without what could not be flushed, and says what this is. */
 static void daemon_leave_unclean(struct daemon *daemon, const char *reason)
 {
@@ -167,7 +179,7 @@ static void daemon_leave_unclean(struct daemon *daemon, const char *reason)
 
 	log_error("%s", error);
 	daemon->clean = false;
-	control_tell_all(daemon->control, "end", error);
+	daemon_say_end(daemon, error);
 	daemon_leave(daemon);
 }
 
@@ -188,7 +200,7 @@ static void daemon_flushed(int error, void *data)
 		daemon_leave_unclean(daemon, g_strerror(-error));
 		return;
 	}
-	control_tell_all(daemon->control, "end", "");
+	daemon_say_end(daemon, "");
 	daemon_leave(daemon);
 }
 
@@ -237,7 +249,8 @@ static gboolean daemon_signalled(gpointer data)
 
 	/* The second one means: now. */
 	if (daemon->signalled++ > 0 && daemon->state >= RUNNING) {
-		fs_abort(daemon->fs);
+		if (daemon->fs != NULL)
+			fs_abort(daemon->fs);
 		daemon_end(daemon, 0);
 	} else {
 		daemon_end(daemon, FLUSH_MS);
@@ -301,7 +314,10 @@ static void daemon_request(struct control_client *client, const char *command, v
 {
 	struct daemon *daemon = data;
 
-	if (strcmp(command, "flush") == 0 && daemon->state == RUNNING) {
+	if (daemon->end != NULL && strncmp(command, "status", 6) != 0) {
+		control_reply(client, strcmp(command, "flush") == 0 ? "done" : "end", "error",
+		    daemon->end, NULL);
+	} else if (strcmp(command, "flush") == 0 && daemon->state == RUNNING) {
 		struct flush_request *request = g_new0(struct flush_request, 1);
 
 		request->daemon = daemon;
@@ -527,6 +543,7 @@ static void daemon_free(struct daemon *daemon)
 	control_free(daemon->control);
 	pool_free(daemon->pool);
 	loop_free(daemon->loop);
+	g_free(daemon->end);
 }
 
 bool mount_run(const struct mount *mount, void (*ready)(void *data), void *data, GError **error)

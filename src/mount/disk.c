@@ -32,7 +32,8 @@ static void disk_ask(struct disk *disk);
 
 static void disk_set_trouble(struct disk *disk, const char *trouble)
 {
-	if (trouble != NULL && g_strcmp0(disk->trouble, trouble) != 0)
+	if (trouble != NULL && g_strcmp0(disk->trouble, trouble) != 0 &&
+	    log_limit_passes(&disk->log, disk->name))
 		log_warning("%s: %s", disk->name, trouble);
 	char *copy = g_strdup(trouble);
 	g_free(disk->trouble);
@@ -62,24 +63,35 @@ static void disk_ask_later(void *data)
 	struct disk *disk = data;
 
 	loop_remove(&disk->recheck);
-	disk_ask(disk);
+	if (disk->probe != NULL && probe_is_busy(disk->probe))
+		disk->ask_again = true;
+	else
+		disk_ask(disk);
+}
+
+static void disk_ask_soon(struct disk *disk)
+{
+	loop_remove(&disk->recheck);
+	disk->absent_ms = CLAMP(2 * disk->absent_ms, ABSENT_MIN_MS, ABSENT_MAX_MS);
+	disk->recheck =
+	    loop_timer(target_loop(disk->target), disk->absent_ms, disk_ask_later, disk);
 }
 
 static void disk_answered(struct disk *disk)
 {
 	disk->state = DISK_ANSWERED;
-	loop_remove(&disk->recheck);
-	disk->absent_ms = CLAMP(2 * disk->absent_ms, ABSENT_MIN_MS, ABSENT_MAX_MS);
-	disk->recheck =
-	    loop_timer(target_loop(disk->target), disk->absent_ms, disk_ask_later, disk);
+	disk_ask_soon(disk);
 	target_disk_answered(disk->target);
 }
 
-static void disk_same(struct disk *disk, bool was_open)
+static void disk_same(struct disk *disk)
 {
+	bool was_open = disk->state == DISK_OPEN;
+
 	disk->absent_ms = disk->hung_ms = 0;
 	disk->state = DISK_OPEN;
-	if (disk->trouble != NULL)
+	disk->lost = false;
+	if (disk->trouble != NULL && log_limit_passes(&disk->log, disk->name))
 		log_info("%s: it is back", disk->name);
 	disk_set_trouble(disk, NULL);
 	if (was_open)
@@ -91,54 +103,65 @@ static void disk_same(struct disk *disk, bool was_open)
 
 static void disk_judge(struct disk *disk, const struct lun_info *info)
 {
-	bool was_open = disk->state == DISK_OPEN;
 	char text[300];
 
-	/* What the answers to our questions told must not be lost with them. */
-	if (info->was_reset && was_open)
-		disk_lost(disk->scsi);
 	switch (disk_verify(disk->scsi, info, retain_reach(disk->retain), text, sizeof text)) {
 	case DISK_SAME:
-		disk_same(disk, was_open);
+		disk_same(disk);
 		return;
 	case DISK_ABSENT:
 		disk_set_trouble(disk, text);
-		if (was_open) /* commands tell by themselves */
-			return;
-		break;
+		if (disk->state == DISK_OPEN) /* commands tell by themselves */
+			disk_ask_soon(disk);
+		else
+			disk_answered(disk);
+		return;
 	case DISK_OTHER:
 		disk_give_up(disk, text);
-		break;
+		disk_answered(disk);
+		return;
 	}
-	disk_answered(disk);
+}
+
+/* What the answers to our questions told must not be lost with them. */
+static void disk_hear(struct disk *disk, const struct probe_news *news)
+{
+	if (news->preempted) {
+		nexus_recall(disk->nexus);
+		disk_fenced(disk->scsi);
+	}
+	if (news->reset && !disk->lost)
+		disk_lost(disk->scsi);
+	if (news->medium)
+		disk_changed(disk->scsi);
 }
 
 static void disk_probed(const struct lun_info *luns, unsigned count, const char *error, void *data)
 {
 	struct disk *disk = data;
-	bool again = disk->ask_again;
+	const struct probe_news *news = probe_news(disk->probe);
+	bool again = disk->ask_again || (news->changed && disk->state == DISK_OPEN);
 
 	disk->ask_again = false;
-	if (probe_was_preempted(disk->probe))
-		disk_fenced(disk->scsi);
+	disk_hear(disk, news);
+	if (disk->closed)
+		return;
 	if (disk->stale_probe) {
 		if (probe_timed_out(disk->probe))
 			disk->hung_ms = CLAMP(2 * disk->hung_ms, HUNG_MIN_MS, HUNG_MAX_MS);
 		return;
 	}
-	if (again) {
-		if (error == NULL && count == 1 && luns[0].was_reset && disk->state == DISK_OPEN)
-			disk_lost(disk->scsi);
-		disk_ask(disk);
-		return;
-	}
 	if (error == NULL && count == 1) {
 		disk_judge(disk, &luns[0]);
-		return;
+	} else {
+		disk_set_trouble(disk, error);
+		if (disk->state == DISK_OPEN)
+			disk_ask_soon(disk);
+		else
+			disk_answered(disk);
 	}
-	disk_set_trouble(disk, error);
-	if (disk->state != DISK_OPEN)
-		disk_answered(disk);
+	if (again && disk->state == DISK_OPEN)
+		disk_ask_soon(disk);
 }
 
 static void disk_was_reset(bool ok, void *data)
@@ -146,6 +169,8 @@ static void disk_was_reset(bool ok, void *data)
 	struct disk *disk = data;
 
 	disk->reset_due = !ok;
+	if (disk->closed)
+		return;
 	if (ok) {
 		log_info("%s: reset, to end what was under way through another portal group",
 		    disk->name);
@@ -160,6 +185,9 @@ static void disk_was_reset(bool ok, void *data)
 
 static void disk_ask(struct disk *disk)
 {
+	if (disk->closed)
+		return;
+	loop_remove(&disk->recheck);
 	if (disk->state != DISK_OPEN)
 		disk->state = DISK_ASKED;
 	if (disk->reset_due) {
@@ -192,7 +220,8 @@ void disk_session_lost(struct disk *disk)
 {
 	loop_remove(&disk->recheck);
 	disk->state = DISK_AWAY;
-	disk->stale_probe = true;
+	disk->stale_probe = disk->lost = true;
+	probe_session_lost(disk->probe);
 	nexus_lost(disk->nexus);
 	disk_lost(disk->scsi);
 }
@@ -207,6 +236,13 @@ void disk_session_up(struct disk *disk)
 	disk->state = DISK_ANSWERED; /* as far as the others are concerned */
 	disk->recheck = loop_timer(target_loop(disk->target), disk->hung_ms, disk_ask_later, disk);
 	target_disk_answered(disk->target);
+}
+
+void disk_close(struct disk *disk)
+{
+	disk->closed = true;
+	loop_remove(&disk->recheck);
+	disk_give_up(disk, NULL);
 }
 
 /* ---- life ---- */

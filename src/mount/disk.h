@@ -26,6 +26,8 @@ void disk_session_up(struct disk *disk);
 /* What waits ends with -EIO, and what comes, until it is proved to be there again. why is kept as
  * its trouble. */
 void disk_give_up(struct disk *disk, const char *why);
+/* For good: the session is about to be closed. */
+void disk_close(struct disk *disk);
 
 /* ---- target.c ---- */
 struct loop *target_loop(const struct target *target);

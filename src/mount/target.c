@@ -29,6 +29,7 @@ struct target {
 	const struct options *options;
 	uint64_t resent_before; /* the last outage */
 	bool reported;          /* that it is over */
+	struct log_limit log;
 };
 
 static void target_session_event(
@@ -106,6 +107,17 @@ uint64_t target_resent(const struct target *target, uint64_t *since_outage)
 	return resent;
 }
 
+bool target_is_idle(const struct target *target)
+{
+	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(target->disks, i);
+
+		if (!retain_is_idle(disk->retain))
+			return false;
+	}
+	return true;
+}
+
 static void target_tell_back(struct target *target)
 {
 	struct outage outage;
@@ -114,6 +126,8 @@ static void target_tell_back(struct target *target)
 	if (session_outages(target->session, &outage) == 0 || !outage.over || target->reported)
 		return;
 	target->reported = true;
+	if (!log_limit_passes(&target->log, target->name))
+		return;
 	for (unsigned i = 0; i < target->disks->len; i++) {
 		const struct disk *disk = g_ptr_array_index(target->disks, i);
 
@@ -165,6 +179,9 @@ static void target_session_lost(struct target *target)
 {
 	target->resent_before = target_resent(target, NULL);
 	target->reported = false;
+	probe_session_lost(target->probe);
+	if (target->disks == NULL && target->probe != NULL && !probe_is_busy(target->probe))
+		target_tell(target, session_last_error(target->session));
 	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
 		struct disk *disk = g_ptr_array_index(target->disks, i);
 
@@ -282,7 +299,7 @@ void target_close(
 	target->closed = closed;
 	target->data = data;
 	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++)
-		disk_give_up(g_ptr_array_index(target->disks, i), NULL);
+		disk_close(g_ptr_array_index(target->disks, i));
 	session_close(target->session, timeout_ms);
 }
 

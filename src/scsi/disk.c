@@ -15,8 +15,6 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 
-#include "lunfs/log.h"
-
 #define OPTIMAL_WRITE                                                                              \
 	(256u << 10) /* libiscsi's FirstBurstLength: no round trip before the data                 \
 	              */
@@ -29,8 +27,6 @@
 #define MAX_ZERO_PARTS    4u
 #define MAX_STARTS        10u
 #define PATIENCE_MS       30000u
-#define LOG_LINES         10u
-#define LOG_WINDOW_MS     60000
 
 static struct disk *disk_of(struct block *block)
 {
@@ -44,22 +40,11 @@ bool disk_flushes(const struct disk *disk)
 
 void disk_tell(struct disk *disk, const char *format, ...)
 {
-	struct disk_log *log = &disk->log;
-	int64_t now_ms = clock_ms();
 	char text[300];
 	va_list args;
 
-	if (log->lines == 0 || now_ms - log->since_ms >= LOG_WINDOW_MS) {
-		if (log->dropped)
-			log_warning(
-			    "%s: %u more lines like these were left out", disk->name, log->dropped);
-		*log = (struct disk_log){.since_ms = now_ms};
-	}
-	if (log->lines >= LOG_LINES) {
-		log->dropped++;
+	if (!log_limit_passes(&disk->log, disk->name))
 		return;
-	}
-	log->lines++;
 	va_start(args, format);
 	g_vsnprintf(text, sizeof text, format, args);
 	va_end(args);

@@ -15,6 +15,7 @@
 
 #include <glib.h>
 
+#include "lunfs/log.h"
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
 #include "lunfs/scsi.h"
@@ -53,15 +54,10 @@ struct disk_part {
 	uint64_t lba;
 	uint32_t blocks;
 	unsigned retries, pause_ms;
+	uint64_t epoch;        /* that of retries and give_up_ms */
 	unsigned cache_change; /* SYNC: the disk's when it was sent */
 	int64_t due_ms, give_up_ms;
 	struct iovec iov[];
-};
-
-/* Lines a minute, and how many were held back. */
-struct disk_log {
-	int64_t since_ms;
-	unsigned lines, dropped;
 };
 
 struct disk {
@@ -99,7 +95,7 @@ struct disk {
 	struct slab requests, parts, wide_parts;
 	void *zeros;
 	struct disk_stats stats;
-	struct disk_log log;
+	struct log_limit log;
 };
 
 /* ---- disk.c ---- */

@@ -46,6 +46,11 @@ void disk_fenced(struct block *block)
 	block_raise(block, BLOCK_FENCED);
 }
 
+void disk_changed(struct block *block)
+{
+	block_raise(block, BLOCK_CHANGED);
+}
+
 void disk_on_attention(struct block *block, void (*fn)(void *data), void *data)
 {
 	struct disk *disk = disk_of(block);
@@ -147,9 +152,15 @@ enum disk_verdict disk_verify(
 		g_strlcpy(text, info->fault, size);
 		return DISK_ABSENT;
 	}
+	/* A target that restarts may not know yet who it is. */
+	if ((disk->info.wwid[0] && !info->wwid[0]) || (disk->info.serial[0] && !info->serial[0])) {
+		g_strlcpy(text, "it does not say which logical unit it is", size);
+		return DISK_ABSENT;
+	}
 	if (disk_is_other(disk, info, reach, text, size))
 		return DISK_OTHER;
 	disk->info.fua &= info->fua;
+	disk->unmap &= info->unmap_zeroes;
 	disk->info.max_transfer = info->max_transfer;
 	disk->info.max_write_same = info->max_write_same;
 	disk_note_cache(disk, info->write_cache);

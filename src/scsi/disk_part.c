@@ -241,7 +241,8 @@ static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
 
 	disk_tell(disk, "%s", sense_describe(&part->command, text, sizeof text));
 	switch (sense->asc) {
-	case 0x29: /* POWER ON, RESET: SAFETY.md 1 */
+	case 0x29: /* POWER ON, RESET: SAFETY.md 1. The modes are as they were saved now. */
+		disk_assume_cache(disk);
 		block_raise(&disk->block, BLOCK_LOST);
 		break;
 	case 0x2a:
@@ -347,6 +348,11 @@ static bool part_try_again(struct disk_part *part, enum sense_action action, int
 	if (request_is_stale(part->request)) { /* what came before it goes first now */
 		*error = -ESTALE;
 		return false;
+	}
+	if (part->epoch != disk->block.epoch) { /* a target that is back is a new one */
+		part->epoch = disk->block.epoch;
+		part->retries = 0;
+		part->give_up_ms = 0;
 	}
 	if (action == SENSE_RETRY) {
 		if (part->retries++ >= RETRIES_AT_ONCE)

@@ -36,7 +36,8 @@ struct probe {
 	struct lun_info *luns;
 	unsigned count, next, busy;
 	bool *absent; /* of luns */
-	bool timed_out, was_preempted;
+	bool timed_out;
+	struct probe_news news;
 	char error[300];
 	struct lane lanes[MAX_LANES];
 };
@@ -250,17 +251,18 @@ static void lane_resume(void *data)
 	lane_send(lane);
 }
 
-/* A unit attention is told once: who asks for something else must not swallow it. */
 static void lane_hear_attention(struct lane *lane)
 {
 	const struct scsi_command *command = &lane->command;
 	const struct sense *sense = &command->sense;
+	struct probe_news *news = &lane->probe->news;
 
-	if (lane->info == NULL || command->status != SAM_CHECK_CONDITION ||
-	    sense->key != SENSE_UNIT_ATTENTION)
+	if (command->status != SAM_CHECK_CONDITION || sense->key != SENSE_UNIT_ATTENTION)
 		return;
-	lane->info->was_reset |= sense->asc == 0x29;
-	lane->probe->was_preempted |= sense_is_preempted(sense);
+	news->reset |= sense->asc == 0x29;
+	news->preempted |= sense_is_preempted(sense);
+	news->medium |= sense->asc == 0x28;
+	news->changed |= sense->asc == 0x2a || sense->asc == 0x3f;
 }
 
 /* True: the command went, or will go, once more. */
@@ -343,9 +345,19 @@ bool probe_is_busy(const struct probe *probe)
 	return probe->busy > 0;
 }
 
-bool probe_was_preempted(const struct probe *probe)
+const struct probe_news *probe_news(const struct probe *probe)
 {
-	return probe->was_preempted;
+	return &probe->news;
+}
+
+void probe_session_lost(struct probe *probe)
+{
+	for (int i = 0; probe && i < MAX_LANES; i++) {
+		if (!probe->lanes[i].pause)
+			continue;
+		loop_remove(&probe->lanes[i].pause);
+		lane_rest(&probe->lanes[i]);
+	}
 }
 
 bool probe_timed_out(const struct probe *probe)

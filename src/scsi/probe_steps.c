@@ -75,7 +75,7 @@ static void inquiry_refused(struct lane *lane)
 	char text[200];
 
 	lane->absent = true;
-	log_warning("LUN %u: left out: %s", lane->info->lun,
+	log_debug("LUN %u: left out: %s", lane->info->lun,
 	    sense_describe(&lane->command, text, sizeof text));
 }
 

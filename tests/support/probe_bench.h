@@ -16,7 +16,8 @@ struct bench {
 	struct probe *probe;
 	struct lun_info *luns;
 	unsigned count, calls;
-	bool timed_out, was_preempted;
+	bool timed_out;
+	struct probe_news news;
 	char *error;
 };
 
@@ -51,7 +52,7 @@ static inline void bench_done(
 	bench->luns = g_memdup2(luns, count * sizeof *luns);
 	bench->error = g_strdup(error);
 	bench->timed_out = probe_timed_out(bench->probe);
-	bench->was_preempted = probe_was_preempted(bench->probe);
+	bench->news = *probe_news(bench->probe);
 	cr_assert_not(probe_is_busy(bench->probe));
 	g_clear_pointer(&bench->probe, probe_free);
 	loop_quit(bench->loop);

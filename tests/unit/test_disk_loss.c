@@ -334,16 +334,35 @@ Test(safety_01, without_a_write_cache_a_loss_takes_nothing)
 	bench_hold(&bench, 0x93, true);
 	request_start(&write, &bench, IO_WRITE, 0, data, 512);
 	request_start(&zero, &bench, IO_ZERO, 4096, NULL, 512);
-	bench_be_reset(&bench);
 	disk_lost(bench.disk);
 	scripted_port_release(bench.port, 0);
 	scripted_port_release(bench.port, 0);
 	cr_expect_eq(request_wait(&write), 0);
 	cr_expect_eq(request_wait(&zero), 0);
-	scripted_port_sense(bench.port, 0x8a, 1, reset);
-	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
 	cr_expect_eq(bench_flush(&bench), 0);
-	cr_expect_eq(bench.lost, 3);
+	cr_expect_eq(bench.lost, 1);
+	bench_close(&bench);
+}
+
+/* It restores the modes that were saved: there may be a cache now. */
+Test(safety_01, a_reset_ends_the_exemption_until_the_modes_are_known)
+{
+	struct bench bench;
+	struct lun_info info = ordinary;
+	uint8_t data[512] = "x";
+	char text[300];
+
+	info.write_cache = false;
+	bench_open_as(&bench, info);
+	scripted_port_sense(bench.port, 0x8a, 1, reset);
+	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), -ESTALE);
+	cr_expect(bench.disk->limits.volatile_cache);
+	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
+	cr_expect_eq(disk_verify(bench.disk, &info, 0, text, sizeof text), DISK_SAME);
+	cr_expect(bench.disk->limits.volatile_cache, "until it was emptied");
+	cr_expect_eq(bench_flush(&bench), 0);
+	cr_expect_eq(bench.port->seen->len, 3, "two WRITEs and a SYNCHRONIZE CACHE");
+	cr_expect_not(bench.disk->limits.volatile_cache);
 	bench_close(&bench);
 }
 

@@ -387,8 +387,10 @@ static size_t say_to_the_deaf(unsigned latency)
 
 	proxy_latency(proxy, PROXY_BOTH, latency);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
-	for (size_t n = 0; n < MIB(64) && poll(&polled, 1, 200) == 1; n += MIB(1))
-		send(fd, bytes, MIB(1), MSG_DONTWAIT | MSG_NOSIGNAL);
+	for (size_t n = 0; n < MIB(64) && poll(&polled, 1, 500) == 1;) {
+		ssize_t sent = send(fd, bytes, MIB(1), MSG_DONTWAIT | MSG_NOSIGNAL);
+		n += sent > 0 ? (size_t)sent : 0;
+	}
 	cr_assert_eq(poll(&polled, 1, 0), 0, "no backpressure");
 	size_t taken = proxy_arrived(proxy, PROXY_TO_TARGET);
 	free(bytes);
