@@ -31,6 +31,7 @@
 #define UNMOUNT_MS 120000u /* where replacement_timeout is infinite */
 #define FORCED_MS  2000u   /* 'lunfs umount -f': for a target that answers */
 #define LOGOUT_MS  2000u
+#define HASTY_MS   100u /* of a target that let its time run out already */
 #define LEAVE_MS   5000u
 
 /* Buffers kept for the next request, while there are requests; see pool.h. */
@@ -65,7 +66,7 @@ struct daemon {
 	int64_t deadline_ms; /* of FLUSHING */
 	unsigned signalled;
 	char *end; /* what was said at the end; NULL before it */
-	bool mounted, clean;
+	bool mounted, clean, hasty;
 };
 
 static void daemon_leave(struct daemon *daemon);
@@ -138,8 +139,8 @@ static void daemon_leave(struct daemon *daemon)
 		fs_cancel_all(daemon->fs);
 	daemon->unclosed = daemon->targets->len + 1;
 	for (unsigned i = 0; i < daemon->targets->len; i++)
-		target_close(
-		    g_ptr_array_index(daemon->targets, i), LOGOUT_MS, daemon_closed, daemon);
+		target_close(g_ptr_array_index(daemon->targets, i),
+		    daemon->hasty ? HASTY_MS : LOGOUT_MS, daemon_closed, daemon);
 	daemon_closed(daemon);
 }
 
@@ -216,7 +217,10 @@ static void daemon_flush_progress(const char *name, int error, unsigned left, vo
 
 static void daemon_flush_expired(void *data)
 {
-	daemon_leave_unclean(data, "the target does not answer");
+	struct daemon *daemon = data;
+
+	daemon->hasty = true;
+	daemon_leave_unclean(daemon, "the target does not answer");
 }
 
 /* Unmounted, or told to end: in at most ms, and not later than it was to end already. */
@@ -266,11 +270,19 @@ static void daemon_unmounted(void *data)
 	daemon_end(daemon, ms == OPTIONS_INFINITY ? UNMOUNT_MS : MAX(ms, FLUSH_MS));
 }
 
+static bool daemon_reaches_a_target(const struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->targets->len; i++)
+		if (session_is_ready(target_session(g_ptr_array_index(daemon->targets, i))))
+			return true;
+	return false;
+}
+
 /* 'lunfs umount -f': whoever waits for a target waits no longer (SAFETY.md 17). */
 static void daemon_abort(struct daemon *daemon)
 {
 	fs_abort(daemon->fs);
-	daemon_end(daemon, FORCED_MS);
+	daemon_end(daemon, daemon_reaches_a_target(daemon) ? FORCED_MS : 0);
 }
 
 /* ---- the control socket ---- */

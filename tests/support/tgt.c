@@ -28,14 +28,14 @@ uint16_t free_port(void)
 	}
 }
 
-/* True when it answers on its port; false when another process got the port first. */
-static bool launch(struct tgt *tgt)
+/* True when it answers on the port; false when another process got the port first. */
+static bool launch(struct tgt *tgt, uint16_t port)
 {
 	struct stage *stage = tgt->stage;
 	char *log = text(stage, "%s/tgtd.log", stage->dir);
 	char *socket_path;
 
-	tgt->port = free_port();
+	tgt->port = port;
 	tgt->portal = text(stage, "127.0.0.1:%u", tgt->port);
 	socket_path = text(stage, "TGT_IPC_SOCKET=%s/tgtd-%u", stage->dir, tgt->port);
 	tgt->admin = text(stage, "%s tgtadm -C %u --lld iscsi", socket_path, tgt->port);
@@ -61,10 +61,18 @@ struct tgt *tgt_start(struct stage *stage)
 	g_ptr_array_add(stage->owned, tgt);
 	tgt->stage = stage;
 	for (int attempt = 0; attempt < 5; attempt++)
-		if (launch(tgt))
+		if (launch(tgt, free_port()))
 			return tgt;
 	cr_assert_fail("tgtd does not start:\n%s", must(stage, "cat tgtd.log"));
 	return NULL;
+}
+
+void tgt_restart(struct tgt *tgt)
+{
+	for (int attempt = 0; attempt < 5; attempt++)
+		if (launch(tgt, tgt->port))
+			return;
+	cr_assert_fail("tgtd does not start again:\n%s", must(tgt->stage, "cat tgtd.log"));
 }
 
 void tgt_set(struct tgt *tgt, const char *format, ...)

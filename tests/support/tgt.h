@@ -44,6 +44,8 @@ char *tgt_url(struct tgt *tgt, const char *iqn, int lun);
 void tgt_freeze(struct tgt *tgt);
 void tgt_thaw(struct tgt *tgt);
 void tgt_kill(struct tgt *tgt);
+/* After tgt_kill(): a new process at the same port, with no target yet. */
+void tgt_restart(struct tgt *tgt);
 
 /* A port that nobody listens on now, outside the range for outgoing connections. */
 uint16_t free_port(void);
