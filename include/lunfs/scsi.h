@@ -230,6 +230,8 @@ struct probe_news {
 	bool changed;   /* 2Ah, 3Fh: what it was asked before may have another answer now */
 };
 const struct probe_news *probe_news(const struct probe *probe);
+/* Each at once, with probe_start()'s data: the answers that follow it mean something else. */
+void probe_on_news(struct probe *probe, void (*heard)(const struct probe_news *news, void *data));
 /* The session is lost: nothing more is sent, and done() may not come. */
 void probe_session_lost(struct probe *probe);
 /* Did a command of it take longer than it may? */

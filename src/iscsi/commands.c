@@ -197,14 +197,21 @@ static void command_answered(
 	session->heard_ms = clock_ms();
 	command_pass_clock(session, command);
 	list_remove(&session->outstanding, command);
-	if (command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection)) {
+	bool undrained =
+	    command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection);
+	if (undrained)
 		connection_tell_when_drained(session->connection);
-		if (status != SCSI_STATUS_GOOD) {
-			list_append(&session->early, command);
-			return;
-		}
-		g_ptr_array_add(session->sending, g_steal_pointer(&command->port_data));
+	/* Answers keep their order: a GOOD means something else behind a unit attention. */
+	if (session->early.first != NULL || (undrained && status != SCSI_STATUS_GOOD)) {
+		list_append(&session->early, command);
+		return;
 	}
+	if (session->ended.first != NULL) {
+		command_end(session, command);
+		return;
+	}
+	if (undrained)
+		g_ptr_array_add(session->sending, g_steal_pointer(&command->port_data));
 	command_free_task(command);
 	command->done(command);
 }

@@ -124,8 +124,10 @@ static void disk_judge(struct disk *disk, const struct lun_info *info)
 }
 
 /* What the answers to our questions told must not be lost with them. */
-static void disk_hear(struct disk *disk, const struct probe_news *news)
+static void disk_hear(const struct probe_news *news, void *data)
 {
+	struct disk *disk = data;
+
 	if (news->preempted) {
 		nexus_recall(disk->nexus);
 		disk_fenced(disk->scsi);
@@ -143,7 +145,6 @@ static void disk_probed(const struct lun_info *luns, unsigned count, const char 
 	bool again = disk->ask_again || (news->changed && disk->state == DISK_OPEN);
 
 	disk->ask_again = false;
-	disk_hear(disk, news);
 	if (disk->closed)
 		return;
 	if (disk->stale_probe) {
@@ -199,6 +200,7 @@ static void disk_ask(struct disk *disk)
 	disk->stale_probe = false;
 	disk->probe = probe_start(session_port(target_session(disk->target)),
 	    target_loop(disk->target), disk->info.lun, disk_probed, disk);
+	probe_on_news(disk->probe, disk_hear);
 }
 
 /* Something about it has changed: what, is asked, not guessed. */

@@ -407,7 +407,7 @@ static bool part_judge(struct disk_part *part, int *error)
 	action = sense_judge(command, error);
 	if (action == SENSE_OK)
 		return true;
-	if (command->status == SAM_RESERVATION_CONFLICT && part->kind != PART_READ)
+	if (command->status == SAM_RESERVATION_CONFLICT)
 		block_raise(&disk->block, BLOCK_FENCED);
 	if (command->status == SAM_CHECK_CONDITION) {
 		if (command->sense.key == SENSE_UNIT_ATTENTION)

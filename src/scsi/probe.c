@@ -38,6 +38,7 @@ struct probe {
 	bool *absent; /* of luns */
 	bool timed_out;
 	struct probe_news news;
+	void (*heard)(const struct probe_news *news, void *data); /* or NULL */
 	char error[300];
 	struct lane lanes[MAX_LANES];
 };
@@ -255,14 +256,22 @@ static void lane_hear_attention(struct lane *lane)
 {
 	const struct scsi_command *command = &lane->command;
 	const struct sense *sense = &command->sense;
-	struct probe_news *news = &lane->probe->news;
+	struct probe *probe = lane->probe;
 
 	if (command->status != SAM_CHECK_CONDITION || sense->key != SENSE_UNIT_ATTENTION)
 		return;
-	news->reset |= sense->asc == 0x29;
-	news->preempted |= sense_is_preempted(sense);
-	news->medium |= sense->asc == 0x28;
-	news->changed |= sense->asc == 0x2a || sense->asc == 0x3f;
+	const struct probe_news news = {
+	    .reset = sense->asc == 0x29,
+	    .preempted = sense_is_preempted(sense),
+	    .medium = sense->asc == 0x28,
+	    .changed = sense->asc == 0x2a || sense->asc == 0x3f,
+	};
+	probe->news.reset |= news.reset;
+	probe->news.preempted |= news.preempted;
+	probe->news.medium |= news.medium;
+	probe->news.changed |= news.changed;
+	if (probe->heard)
+		probe->heard(&news, probe->data);
 }
 
 /* True: the command went, or will go, once more. */
@@ -343,6 +352,11 @@ struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
 bool probe_is_busy(const struct probe *probe)
 {
 	return probe->busy > 0;
+}
+
+void probe_on_news(struct probe *probe, void (*heard)(const struct probe_news *news, void *data))
+{
+	probe->heard = heard;
 }
 
 const struct probe_news *probe_news(const struct probe *probe)

@@ -72,6 +72,14 @@ void script_target_attention(struct script_target *target, unsigned lun, uint8_t
 	script_end(target);
 }
 
+void script_target_forget(struct script_target *target, unsigned lun)
+{
+	script_begin(target);
+	lun_lose_power(find_lun(target, lun), NULL);
+	attention_for_all(target, lun, 0x29, 0x03);
+	script_end(target);
+}
+
 void script_target_identity(struct script_target *target, unsigned number,
     const struct script_identity *identity, bool at_next_login)
 {

@@ -196,6 +196,11 @@ struct script_reboot {
 };
 /* All commands are gone, and what was not stable. */
 void script_target_reboot(struct script_target *target, struct script_reboot how);
+/*
+ * The LUN alone was reset, by another initiator say, and lost its cache: every session stands, and
+ * is told with 29h/03h. Commands under way go on behind that.
+ */
+void script_target_forget(struct script_target *target, unsigned lun);
 
 /* What becomes of commands that were not executed when their connection was lost. */
 enum script_ghosts {
