@@ -6,7 +6,8 @@
 #   make lint       clang-format, clang-tidy, cppcheck
 #   make check-asan, check-tsan, check-valgrind      the tests under the tools
 #   make soak       faults for a long time: SOAK_SECONDS=1800
-#   make fuzz       RUNS=1000000 inputs of a hostile target (clang, libFuzzer)
+#   make fuzz       RUNS=1000000 inputs of a hostile target (clang, libFuzzer);
+#                   LIBISCSI=DIR: with the libiscsi of this source folder, sanitized too
 #   make bench      against raw libiscsi, QEMU's FUSE export and nbdfuse
 #   make install DESTDIR= PREFIX=/usr/local
 #
@@ -25,8 +26,11 @@ PACKAGES := fuse3 libiscsi glib-2.0 gio-2.0 gio-unix-2.0
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wwrite-strings -Wundef -Wformat=2 -Wvla -Wimplicit-fallthrough
 OPT      ?= -O2 -g
+RUNS     ?= 1000000
+LIBISCSI ?=
 SANITIZE ?=
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+FUZZFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link)
 HARDEN   := $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
 
 # pkg-config runs once a make, after `deps` had its chance to install it.
@@ -45,6 +49,8 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 FUSE_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuse/*.c))
 SUPPORT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+FUZZ_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
+ISCSI_OBJ   := $(if $(LIBISCSI),$(patsubst $(LIBISCSI)/lib/%.c,$(BUILD)/libiscsi/%.o,$(filter-out %/iser.c,$(wildcard $(LIBISCSI)/lib/*.c))))
 TOOLS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
 ALL_SRC     := $(wildcard src/*/*.c tests/*/*.c)
 ALL_HDR     := $(wildcard include/lunfs/*.h src/*/*.h tests/*/*.h)
@@ -56,7 +62,7 @@ say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
 # bench's object is made on the way; nobody needs to see it go
 .SECONDARY:
 
-.PHONY: all demo demo-stop check check-asan check-tsan check-valgrind soak lint format bench install uninstall clean deps deps-dev deps-bench
+.PHONY: all demo demo-stop check check-asan check-tsan check-valgrind soak fuzz lint format bench install uninstall clean deps deps-dev deps-bench
 all: $(BUILD)/lunfs
 	@:
 
@@ -84,6 +90,21 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o
 	$(call say,LINK)
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
 
+# clang only, FUZZ=1
+$(BUILD)/tests/fuzz/session: $(FUZZ_OBJ) $(BUILD)/liblunfs.a $(ISCSI_OBJ)
+	$(call say,LINK)
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/fuzz/replay: $(FUZZ_OBJ) $(BUILD)/tests/fuzz/replay.o $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/libiscsi/%.o: $(LIBISCSI)/lib/%.c
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -fPIE -w $(OPT) $(SANFLAGS) $(FUZZFLAGS) -fno-sanitize=undefined -fsanitize-ignorelist=tests/fuzz/libiscsi.ignore \
+	  -D_GNU_SOURCE -D_U_= -DHAVE_CONFIG_H -I$(LIBISCSI) -I$(LIBISCSI)/include -c -o $@ $<
+
 $(BUILD)/tests/%.o: tests/%.c
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
@@ -92,11 +113,11 @@ $(BUILD)/tests/%.o: tests/%.c
 $(BUILD)/%.o: %.c
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(COMPILE) -c -o $@ $<
+	$(Q)$(COMPILE) $(FUZZFLAGS) -c -o $@ $<
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(TOOLS)
+tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(BUILD)/tests/fuzz/replay $(TOOLS)
 
 deps deps-dev deps-bench:
 	@packaging/install-deps $@
@@ -124,11 +145,15 @@ check-valgrind:
 	@$(MAKE) --no-print-directory $(tests)
 	@tests/run $(BUILD) valgrind
 
-# The same test as in check, longer.
+# The test of check, again and again.
 SOAK_SECONDS ?= 1800
 soak: deps
 	@$(MAKE) --no-print-directory $(tests)
-	@longest=$$(($(SOAK_SECONDS) + 900)) LUNFS_SOAK_SECONDS=$(SOAK_SECONDS) FILTER='soak/*' tests/run $(BUILD)
+	@tests/soak $(BUILD) $(SOAK_SECONDS)
+
+fuzz: deps-dev
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=address,undefined FUZZ=1 build/fuzz/tests/fuzz/session
+	@tests/fuzz/run build/fuzz fuzz $(RUNS)
 
 lint: deps-dev
 	@echo '  LINT  clang-format'

@@ -81,7 +81,6 @@ void commands_drained(struct session *session)
 {
 	struct scsi_command *command;
 
-	g_ptr_array_set_size(session->sending, 0);
 	while ((command = session->early.first) != NULL) {
 		list_remove(&session->early, command);
 		command_end(session, command);
@@ -102,6 +101,39 @@ void commands_return(struct session *session, int error)
 	commands_deliver(session);
 }
 
+/*
+ * SPC-4, 4.5, behind two bytes of length (RFC 7143, 11.4.7.2). libiscsi believes that it is as long
+ * as its format says, and reads what was not there.
+ */
+static struct sense command_sense(const uint8_t *data, size_t size)
+{
+	struct sense sense = {.key = SENSE_NO_SENSE};
+	size_t length = size < 2 ? 0 : size - 2;
+
+	if (length > 0 && get_be16(data) != 0)
+		length = MIN(length, get_be16(data));
+	if (length < 8)
+		return sense;
+	data += 2;
+	switch (data[0] & 0x7f) {
+	case 0x70:
+	case 0x71:
+		sense.key = data[2] & 0x0f;
+		if (length >= 14) {
+			sense.asc = data[12];
+			sense.ascq = data[13];
+		}
+		break;
+	case 0x72:
+	case 0x73:
+		sense = (struct sense){data[1] & 0x0f, data[2], data[3]};
+		break;
+	default:
+		break;
+	}
+	return sense;
+}
+
 /* Notes what the target said. False when the answer cannot be believed (SAFETY.md 13). */
 static bool command_take_answer(
     struct scsi_command *command, int status, const struct scsi_task *task)
@@ -115,15 +147,7 @@ static bool command_take_answer(
 		                        ? command->length - (uint32_t)task->residual
 		                        : 0;
 	if (status == SCSI_STATUS_CHECK_CONDITION)
-		command->sense = (struct sense){
-		    .key = (uint8_t)task->sense.key,
-		    .asc = (uint8_t)(task->sense.ascq >> 8),
-		    .ascq = (uint8_t)task->sense.ascq,
-		};
-	/* Two bytes of length, and no sense data of less than 8: libiscsi read what was not there.
-	 */
-	if (status == SCSI_STATUS_CHECK_CONDITION && task->datain.size < 2 + 8)
-		command->sense = (struct sense){.key = SENSE_NO_SENSE};
+		command->sense = command_sense(task->datain.data, (size_t)task->datain.size);
 	/* Done, also by a RECOVERED ERROR, means that all the data is there. */
 	done |=
 	    status == SCSI_STATUS_CHECK_CONDITION && command->sense.key == SENSE_RECOVERED_ERROR;
@@ -175,6 +199,7 @@ static void command_answered(
 {
 	struct scsi_command *command = private_data;
 	struct session *session = command->port_owner;
+	struct scsi_task *task = command->port_data;
 
 	(void)context;
 	(void)data;
@@ -190,19 +215,19 @@ static void command_answered(
 	default:
 		break;
 	}
-	if (!command_take_answer(command, status, command->port_data)) {
+	if (!command_take_answer(command, status, task)) {
 		connection_drop(session->connection, "the target said GOOD, but data is missing");
 		return;
 	}
 	session->heard_ms = clock_ms();
 	command_pass_clock(session, command);
 	list_remove(&session->outstanding, command);
-	bool undrained =
-	    command->direction == SCSI_DATA_OUT && !connection_is_drained(session->connection);
-	if (undrained)
+	bool settled = connection_settle(session->connection, task->itt);
+	if (!settled)
 		connection_tell_when_drained(session->connection);
 	/* Answers keep their order: a GOOD means something else behind a unit attention. */
-	if (session->early.first != NULL || (undrained && status != SCSI_STATUS_GOOD)) {
+	if (session->early.first != NULL || !settled) {
+		command->deadline_ms = clock_ms() + command_patience(session, command);
 		list_append(&session->early, command);
 		return;
 	}
@@ -210,8 +235,6 @@ static void command_answered(
 		command_end(session, command);
 		return;
 	}
-	if (undrained)
-		g_ptr_array_add(session->sending, g_steal_pointer(&command->port_data));
 	command_free_task(command);
 	command->done(command);
 }
@@ -249,6 +272,7 @@ static int command_send(struct session *session, struct scsi_command *command)
 	if (iscsi_scsi_command_async(connection_context(session->connection),
 	        session_lun_field(command->lun), task, command_answered, NULL, command) != 0)
 		return -ENOMEM;
+	connection_expect(session->connection, task->itt, command->direction, command->length);
 	return 0;
 }
 
@@ -348,12 +372,10 @@ void commands_watch(struct session *session)
 
 void commands_init(struct session *session)
 {
-	session->sending = g_ptr_array_new_with_free_func((GDestroyNotify)scsi_free_scsi_task);
 	session->deliverer.run = commands_deliver_work;
 }
 
 void commands_free(struct session *session)
 {
 	loop_cancel(session->loop, &session->deliverer);
-	g_ptr_array_unref(session->sending);
 }

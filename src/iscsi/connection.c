@@ -4,9 +4,9 @@
  *   CONNECTING --TCP stands--> LOGIN --answer--> UP --fault--> DOWN
  *        \___________________________________________________/
  *
- * Owns the libiscsi context, the relay of the login, the watch on the socket, and the timer over
- * the attempt: libiscsi itself waits for ever. libiscsi's callbacks only note what happened; the
- * receiver is told when it has returned.
+ * Owns the libiscsi context, the relay of the login, the guard, the watch on the socket, and the
+ * timer over the attempt: libiscsi itself waits for ever. libiscsi's callbacks only note what
+ * happened; the receiver is told when it has returned.
  */
 #include "connection.h"
 
@@ -22,6 +22,7 @@
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
+#include "guard.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
 #include "relay.h"
@@ -47,6 +48,7 @@ struct connection {
 
 	struct iscsi_context *context;
 	struct relay *relay;
+	struct guard *guard; /* from LOGIN on */
 	enum { CONNECTING, LOGIN, UP, DOWN } state;
 	GSource *watch, *timer;
 	void *watch_tag;
@@ -58,7 +60,7 @@ struct connection {
 
 	int login_status; /* class and detail, or -1 */
 	int portal_group; /* or -1 */
-	bool refused, tell_when_drained;
+	bool refused, tell_when_drained, told_blind;
 	unsigned unsent; /* pieces that libiscsi may send by a call each */
 	char *error, *redirect;
 };
@@ -67,12 +69,16 @@ static void connection_service(struct connection *connection, int revents);
 
 /* ---- what went wrong, in words ---- */
 
+/* The first counts; what the guard found comes before what libiscsi made of it. */
 static void connection_set_error(struct connection *connection, char *error)
 {
-	if (connection->error == NULL)
-		connection->error = g_strdelimit(error, "\n\r", ' ');
-	else
-		g_free(error);
+	const char *found = connection->guard != NULL ? guard_finding(connection->guard) : NULL;
+
+	if (connection->error == NULL && found != NULL)
+		connection->error = g_strdup_printf("%s: %s", connection->address, found);
+	else if (connection->error == NULL)
+		connection->error = g_strdelimit(g_steal_pointer(&error), "\n\r", ' ');
+	g_free(error);
 }
 
 /* What the target's status, or libiscsi's finding, means for the user. */
@@ -249,6 +255,7 @@ static void connection_logged_in(
 	connection->portal_group = relay_portal_group(connection->relay);
 	if (status == SCSI_STATUS_GOOD) {
 		relay_free(g_steal_pointer(&connection->relay));
+		guard_begin(connection->guard, connection->login->header_digest);
 		loop_remove(&connection->timer);
 		connection->state = UP;
 		return;
@@ -275,6 +282,7 @@ static void connection_connected(
 	connection->state = LOGIN;
 	connection_set_timer(connection, (unsigned)MAX(connection->deadline_ms - clock_ms(), 1));
 	connection_notice_silence(connection);
+	connection->guard = guard_new(iscsi_get_fd(context));
 	connection->relay = relay_new(connection->loop, iscsi_get_fd(context));
 	if (connection->relay == NULL) {
 		connection_set_error(
@@ -344,17 +352,30 @@ static int connection_send_corked(struct connection *connection, int revents)
 	result = iscsi_service(connection->context, revents);
 	if (cork)
 		connection_cork(connection, 0);
-	if (connection_is_drained(connection))
+	if (connection_is_drained(connection) && !connection_window_is_closed(connection))
 		connection->unsent = 0;
 	return result;
+}
+
+/* libiscsi says of most faults that all is well. */
+static bool connection_let_work(struct connection *connection, int revents)
+{
+	int result;
+
+	guard_watch(connection->guard);
+	result = revents & POLLOUT ? connection_send_corked(connection, revents)
+	                           : iscsi_service(connection->context, revents);
+	guard_watch(NULL);
+	if (connection->guard != NULL && guard_finding(connection->guard) != NULL)
+		connection_down(connection);
+	return result >= 0;
 }
 
 static void connection_service(struct connection *connection, int revents)
 {
 	bool was_up = connection->state == UP, was_connecting = connection->state == CONNECTING;
 
-	if ((revents & POLLOUT ? connection_send_corked(connection, revents)
-	                       : iscsi_service(connection->context, revents)) < 0)
+	if (!connection_let_work(connection, revents))
 		connection_down(connection);
 	if (was_connecting && connection->state == LOGIN)
 		connection->fn(connection, CONNECTION_STANDS, connection->data);
@@ -387,8 +408,9 @@ void connection_send(struct connection *connection, bool with_data)
 
 bool connection_is_drained(struct connection *connection)
 {
-	return iscsi_out_queue_length(connection->context) == 0 &&
-	       !(iscsi_which_events(connection->context) & POLLOUT);
+	/* What remains then are commands that the window (MaxCmdSN) keeps: nothing of them is at
+	 * the target, and all that was queued for others is. */
+	return !(iscsi_which_events(connection->context) & POLLOUT);
 }
 
 bool connection_window_is_closed(const struct connection *connection)
@@ -400,6 +422,23 @@ bool connection_window_is_closed(const struct connection *connection)
 void connection_tell_when_drained(struct connection *connection)
 {
 	connection->tell_when_drained = true;
+}
+
+void connection_expect(
+    struct connection *connection, uint32_t itt, enum scsi_direction direction, uint32_t length)
+{
+	guard_expect(connection->guard, itt, direction, length);
+}
+
+bool connection_settle(struct connection *connection, uint32_t itt)
+{
+	if (guard_is_blind(connection->guard) && !connection->told_blind) {
+		connection->told_blind = true;
+		log_warning("%s: this libiscsi reads by calls that lunfs does not see: what the "
+		            "target sends is not checked",
+		    connection->address);
+	}
+	return guard_settle(connection->guard, itt) || connection_is_drained(connection);
 }
 
 /* ---- life ---- */
@@ -474,6 +513,7 @@ void connection_free(struct connection *connection)
 	loop_cancel(connection->loop, &connection->reporter);
 	relay_free(g_steal_pointer(&connection->relay));
 	iscsi_destroy_context(connection->context);
+	guard_free(connection->guard);
 	g_free(connection->address);
 	g_free(connection->error);
 	g_free(connection->redirect);

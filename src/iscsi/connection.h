@@ -40,12 +40,18 @@ void connection_hand_over(struct connection *connection, connection_fn fn, void 
 struct iscsi_context *connection_context(struct connection *connection);
 /* A PDU was queued, with data or without: it leaves at the end of this turn of the loop. */
 void connection_send(struct connection *connection, bool with_data);
-/* Has all that was queued left for the target? */
+/* Has all that may leave left for the target? What was queued for commands that were answered is
+ * libiscsi's no more then. */
 bool connection_is_drained(struct connection *connection);
 /* Is there something that waits for the target to let it come (MaxCmdSN; RFC 7143, 4.2.2.1)? */
 bool connection_window_is_closed(const struct connection *connection);
 /* Sends DRAINED once, when it has. */
 void connection_tell_when_drained(struct connection *connection);
+/* The command with this Initiator Task Tag was queued; length: bytes of data. */
+void connection_expect(
+    struct connection *connection, uint32_t itt, enum scsi_direction direction, uint32_t length);
+/* It was answered. True: libiscsi is done with its task and its data; else it is when drained. */
+bool connection_settle(struct connection *connection, uint32_t itt);
 /* Gives up; DOWN follows, not from inside. reason is a sentence. */
 void connection_drop(struct connection *connection, const char *reason);
 

@@ -6,8 +6,8 @@
  * callback. In them they stand in the order of execute().
  *
  * An answer may come before all of a WRITE's data has left: the rest of it stands in libiscsi's
- * queue then, and points to the task and the data. Such a task is freed when the queue has drained;
- * and such a command, if it failed, is done then, so that its data stays where it is.
+ * queue then, and points to the task and the data. Unless it is known that there is no rest, such a
+ * command is done when the queue has drained, so that its task and data stay where they are.
  *
  * Invariant: a command is on exactly one list: outstanding (libiscsi has its task, or its answer
  * was not to be believed), early (answered, not all sent) or ended (done() is due at the end of the
@@ -66,7 +66,6 @@ struct session {
 
 	/* commands.c */
 	struct command_list outstanding, early, ended;
-	GPtrArray *sending; /* tasks of WRITEs that are done, whose data is maybe not sent yet */
 	struct loop_work deliverer;
 	uint64_t canary;
 	int64_t heard_ms, noop_sent_ms; /* noop_sent_ms: 0 where none is on its way */
