@@ -55,6 +55,8 @@ void session_verified(struct session *session);
  * (SAFETY.md 11): they are to be ended with session_reset_lun() before anything else is sent.
  */
 bool session_changed_group(const struct session *session);
+/* From inside LOST: is a command that writes to the lun at the target? */
+bool session_has_writes(const struct session *session, uint16_t lun);
 /* LOGICAL UNIT RESET (RFC 7143, 11.5.1); done(ok) is called once, unless the session is lost. */
 void session_reset_lun(
     struct session *session, uint16_t lun, void (*done)(bool ok, void *data), void *data);

@@ -50,7 +50,7 @@ void portals_add(GPtrArray *portals, const char *host, uint16_t port);
 struct disk {
 	struct lun_info info;
 	char *name; /* of the file: "lun0.img" */
-	bool read_only;
+	bool read_only, shared;
 	struct block *top, *retain, *scsi;
 	struct nexus *nexus;
 	char *trouble; /* why it cannot be used now, or NULL */
@@ -65,6 +65,7 @@ struct disk {
 	bool lost;                   /* LOST was told, and it was not proved to be there since */
 	bool closed;
 	struct log_limit log;
+	bool ghosts;    /* its target may still have old commands at work, though it should not */
 	bool reset_due; /* old commands may be alive in another portal group */
 };
 /*

@@ -203,6 +203,11 @@ struct lun_info {
 const char *scsi_type_name(uint8_t type);
 /* Can its designator not tell it from another one: none, or made from target and LUN numbers. */
 bool lun_identity_is_weak(const struct lun_info *info);
+/*
+ * May its commands outlive the reinstatement of their session? tgt answers the new login before its
+ * I/O threads are done with the old session's commands (1.0.85; against RFC 7143, 6.3.5).
+ */
+bool lun_outlives_sessions(const struct lun_info *info);
 /* Is it shown as a file: types 0, 4, 5, 7 (SBC block devices and MMC). */
 bool scsi_type_is_block(uint8_t type);
 

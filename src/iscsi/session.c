@@ -13,8 +13,8 @@
  *
  * A fault takes the commands back, in order, each ending with -ESTALE, after LOST was told; then it
  * logs in again, at once at first, later after pauses that grow with the outage. The ISID stays the
- * same: the target ends the old session, with all that is alive in it, before it answers the new
- * login (RFC 7143, 6.3.5; SAFETY.md 11). libiscsi's own reconnection is off.
+ * same: the target is to end the old session, with all that is alive in it, before it answers the
+ * new login (RFC 7143, 6.3.5; SAFETY.md 11). libiscsi's own reconnection is off.
  */
 #include "session.h"
 
@@ -117,6 +117,15 @@ static void session_forget_resets(struct session *session)
 		session->resets = reset->next;
 		g_free(reset);
 	}
+}
+
+bool session_has_writes(const struct session *session, uint16_t lun)
+{
+	const struct scsi_command *command = session->outstanding.first;
+
+	while (command != NULL && (command->lun != lun || command->direction != SCSI_DATA_OUT))
+		command = command->next;
+	return command != NULL;
 }
 
 void session_reset_lun(

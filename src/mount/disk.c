@@ -12,9 +12,10 @@
  *                                                         v   |
  *                                  absent, or another: DISK_ANSWERED
  *
- * Where old commands may be alive behind another portal group they are ended first, by LOGICAL UNIT
- * RESET (SAFETY.md 11). The nexus is open in DISK_OPEN alone. A LUN is also asked again while it is
- * open, when it says that something about it has changed.
+ * Where old commands may be alive, behind another portal group or in a target that does not end
+ * them with their session, they are ended first, by LOGICAL UNIT RESET (SAFETY.md 11). The nexus is
+ * open in DISK_OPEN alone. A LUN is also asked again while it is open, when it says that something
+ * about it has changed.
  */
 #include "disk.h"
 
@@ -169,19 +170,20 @@ static void disk_was_reset(bool ok, void *data)
 {
 	struct disk *disk = data;
 
-	disk->reset_due = !ok;
 	if (disk->closed)
 		return;
-	if (ok) {
-		log_info("%s: reset, to end what was under way through another portal group",
-		    disk->name);
-		disk_ask(disk);
+	if (!ok && disk->reset_due) {
+		disk_give_up(disk,
+		    "the target moved to another portal group and refuses LOGICAL UNIT RESET: "
+		    "writes of before may still be alive there");
+		disk_answered(disk);
 		return;
 	}
-	disk_give_up(disk,
-	    "the target moved to another portal group and refuses LOGICAL UNIT RESET: "
-	    "writes of before may still be alive there");
-	disk_answered(disk);
+	if (log_limit_passes(&disk->log, disk->name))
+		log_info("%s: %s LOGICAL UNIT RESET, to end what was under way in the lost session",
+		    disk->name, ok ? "sent" : "the target refuses");
+	disk->reset_due = disk->ghosts = false;
+	disk_ask(disk);
 }
 
 static void disk_ask(struct disk *disk)
@@ -191,7 +193,7 @@ static void disk_ask(struct disk *disk)
 	loop_remove(&disk->recheck);
 	if (disk->state != DISK_OPEN)
 		disk->state = DISK_ASKED;
-	if (disk->reset_due) {
+	if (disk->reset_due || disk->ghosts) {
 		session_reset_lun(
 		    target_session(disk->target), disk->info.lun, disk_was_reset, disk);
 		return;
@@ -223,6 +225,9 @@ void disk_session_lost(struct disk *disk)
 	loop_remove(&disk->recheck);
 	disk->state = DISK_AWAY;
 	disk->stale_probe = disk->lost = true;
+	/* Of a LUN that other hosts use, too, their commands would end with ours. */
+	disk->ghosts |= !disk->shared && lun_outlives_sessions(&disk->info) &&
+	                session_has_writes(target_session(disk->target), disk->info.lun);
 	probe_session_lost(disk->probe);
 	nexus_lost(disk->nexus);
 	disk_lost(disk->scsi);
@@ -261,6 +266,7 @@ struct disk *disk_make(
 	disk->name = g_strdup_printf(
 	    "lun%u.%s", (unsigned)info->lun, info->type == SCSI_TYPE_CD ? "iso" : "img");
 	disk->read_only = options->read_only || info->write_protected;
+	disk->shared = options->shared;
 	disk->nexus = nexus_new(loop, session_port(environment->session),
 	    options->replacement_timeout, disk_expired, disk);
 	disk->scsi = disk_new(loop, nexus_port(disk->nexus), info, disk->name, disk->read_only);

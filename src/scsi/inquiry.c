@@ -313,6 +313,11 @@ const char *scsi_type_name(uint8_t type)
 	}
 }
 
+bool lun_outlives_sessions(const struct lun_info *info)
+{
+	return strcmp(info->vendor, "IET") == 0;
+}
+
 bool lun_identity_is_weak(const struct lun_info *info)
 {
 	/* NAA 3 is locally assigned, and NAA 6 needs a company's identifier (SPC-4, 7.8.6.6): tgt
