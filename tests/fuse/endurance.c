@@ -114,7 +114,8 @@ Test(endurance, through_another_portal_group_a_reset_goes_before_all_else)
 	script_target_drop(scene.script, SCRIPT_RST); /* the one that is not answered */
 	load_must_go_on(load);
 	cr_assert(script_target_management_count(scene.script, 5) >= 2, "it was not repeated");
-	scene_must_say(&scene, "lun1.img: sent LOGICAL UNIT RESET, to end what was under way", 1, 1);
+	scene_must_say(
+	    &scene, "lun1.img: sent LOGICAL UNIT RESET, to end what was under way", 1, 1);
 
 	/* in the same group no more */
 	unsigned resets = script_target_management_count(scene.script, 5);
