@@ -107,7 +107,7 @@ static bool mountpoint_check(struct arguments *arguments, GError **error)
 	/* The kernel answers stat() of a dead mount from its cache, but statfs() never. */
 	if (result == 0)
 		result = statfs(arguments->mountpoint, &statfs_buffer);
-	if (result != 0 && errno == ENOTCONN) {
+	if (result != 0 && (errno == ENOTCONN || errno == ECONNABORTED)) {
 		if (!detach_dead_mount(arguments->mountpoint, error))
 			return false;
 		result = stat(arguments->mountpoint, &stat_buffer);

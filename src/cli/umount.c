@@ -128,7 +128,8 @@ static int unmount(const struct mounted *mounted)
 	int fd = control_connect(mounted);
 	int process = fd >= 0 ? process_of(fd) : -1;
 	struct statfs statfs_buffer;
-	bool dead = fd < 0 && statfs(mounted->mountpoint, &statfs_buffer) != 0 && errno == ENOTCONN;
+	bool dead = fd < 0 && statfs(mounted->mountpoint, &statfs_buffer) != 0 &&
+	            (errno == ENOTCONN || errno == ECONNABORTED);
 	GError *error = NULL;
 
 	if (fd < 0 && !dead)
