@@ -8,7 +8,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stddef.h>
 #include <sys/uio.h>
+
+#include "lunfs/loop.h"
 
 enum io_op {
 	IO_READ,
@@ -109,7 +112,24 @@ void block_free(struct block *top);
 
 const char *io_op_name(enum io_op op);
 
-struct loop;
+/*
+ * ender: ends requests at the end of the turn, in order, as done() must not run inside submit().
+ * For requests that are in no other layer's hands; it uses their next and layer.
+ */
+struct io_ender {
+	struct loop *loop;
+	struct loop_work work;
+	struct io *first, **last;
+};
+void io_ender_init(struct io_ender *ender, struct loop *loop);
+void io_end_later(struct io_ender *ender, struct io *io, int error);
+static inline bool io_ender_is_idle(const struct io_ender *ender)
+{
+	return ender->first == NULL;
+}
+/* It is idle. */
+void io_ender_clear(struct io_ender *ender);
+
 struct pool;
 
 /*

@@ -34,15 +34,12 @@ enum {
 
 struct align {
 	struct block block;
-	struct loop *loop;
 	struct pool *pool;
 	uint32_t block_size; /* of the blocks below */
 	struct range_lock lock;
 	struct slab requests;
 	unsigned outstanding;
-	struct loop_work complete; /* those that end without having been sent, by io->next, the
-	                              error in io->layer */
-	struct io *ended, **ended_tail;
+	struct io_ender ender; /* of those that end without having been sent */
 };
 
 struct request;
@@ -77,30 +74,6 @@ static struct align *align_of(struct block *block)
 
 /* ---- ending ---- */
 
-/* Later, as done() must not run inside submit(). */
-static void align_end(struct align *align, struct io *io, int error)
-{
-	io->next = NULL;
-	io->layer = (void *)(intptr_t)error;
-	*align->ended_tail = io;
-	align->ended_tail = &io->next;
-	loop_defer(align->loop, &align->complete);
-}
-
-static void align_complete(struct loop_work *work)
-{
-	struct align *align = container_of(work, struct align, complete);
-	struct io *io = align->ended;
-
-	align->ended = NULL;
-	align->ended_tail = &align->ended;
-	while (io) {
-		struct io *next = io->next;
-		io->done(io, (int)(intptr_t)io->layer);
-		io = next;
-	}
-}
-
 /* Gives back everything but the parent, the range last: what it held up may be sent from here. */
 static void request_release(struct request *request)
 {
@@ -130,7 +103,7 @@ static void request_give_up(struct request *request, int error)
 	struct io *parent = request->parent;
 
 	request_release(request);
-	align_end(align, parent, error);
+	io_end_later(&align->ender, parent, error);
 }
 
 /* ---- parts ---- */
@@ -358,7 +331,7 @@ static void align_submit(struct block *block, struct io *io)
 	struct request *request = verdict > 0 ? slab_get(&align->requests) : NULL;
 
 	if (!request) {
-		align_end(align, io, verdict > 0 ? -ENOMEM : verdict);
+		io_end_later(&align->ender, io, verdict > 0 ? -ENOMEM : verdict);
 		return;
 	}
 	align->outstanding++;
@@ -377,8 +350,8 @@ static void align_free(struct block *block)
 {
 	struct align *align = align_of(block);
 
-	assert(!align->outstanding && !align->ended);
-	loop_cancel(align->loop, &align->complete);
+	assert(!align->outstanding && io_ender_is_idle(&align->ender));
+	io_ender_clear(&align->ender);
 	slab_clear(&align->requests);
 	g_free(align);
 }
@@ -392,10 +365,8 @@ struct block *align_new(struct block *below, struct loop *loop, struct pool *poo
 	block_stack(&align->block, &align_ops, below);
 	align->block_size = below->limits.block_size;
 	align->block.limits.block_size = 1;
-	align->loop = loop;
 	align->pool = pool;
 	align->requests.size = sizeof(struct request);
-	align->complete.run = align_complete;
-	align->ended_tail = &align->ended;
+	io_ender_init(&align->ender, loop);
 	return &align->block;
 }

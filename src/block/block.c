@@ -46,6 +46,40 @@ void block_free(struct block *top)
 	}
 }
 
+/* The last done() may free the ender and all around it. */
+static void ender_run(struct loop_work *work)
+{
+	struct io_ender *ender =
+	    (struct io_ender *)((char *)work - offsetof(struct io_ender, work));
+	struct io *io = ender->first, *next;
+
+	ender->first = NULL;
+	ender->last = &ender->first;
+	for (; io; io = next) {
+		next = io->next;
+		io->done(io, (int)(intptr_t)io->layer);
+	}
+}
+
+void io_ender_init(struct io_ender *ender, struct loop *loop)
+{
+	*ender = (struct io_ender){.loop = loop, .work.run = ender_run, .last = &ender->first};
+}
+
+void io_end_later(struct io_ender *ender, struct io *io, int error)
+{
+	io->next = NULL;
+	io->layer = (void *)(intptr_t)error;
+	*ender->last = io;
+	ender->last = &io->next;
+	loop_defer(ender->loop, &ender->work);
+}
+
+void io_ender_clear(struct io_ender *ender)
+{
+	loop_cancel(ender->loop, &ender->work);
+}
+
 const char *io_op_name(enum io_op op)
 {
 	static const char *const names[] = {

@@ -20,9 +20,6 @@
 #include <assert.h>
 #include <string.h>
 
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-
 struct buffer {
 	uint8_t *memory; /* the pool's */
 	size_t size;

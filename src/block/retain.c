@@ -295,7 +295,7 @@ static void retain_submit(struct block *block, struct io *io)
 	retain_notice(retain);
 	request = error ? NULL : retain_request_new(retain, io);
 	if (!request) {
-		retain_end(retain, io, error ? error : -ENOMEM);
+		io_end_later(&retain->ender, io, error ? error : -ENOMEM);
 		return;
 	}
 	if (reads)
@@ -311,8 +311,8 @@ static void retain_free(struct block *block)
 {
 	struct retain *retain = retain_of(block);
 
-	assert(!retain->outstanding && !retain->resending && !retain->ended);
-	loop_cancel(retain->loop, &retain->complete);
+	assert(!retain->outstanding && !retain->resending && io_ender_is_idle(&retain->ender));
+	io_ender_clear(&retain->ender);
 	loop_remove(&retain->pause);
 	loop_remove(&retain->sweep);
 	extents_free(&retain->extents);
@@ -337,8 +337,7 @@ struct block *retain_new(struct block *below, struct loop *loop, struct pool *po
 	retain->epoch = retain->block.epoch;
 	retain->generation = 1;
 	retain->requests.size = sizeof(struct request);
-	retain->complete.run = retain_complete;
-	retain->ended_tail = &retain->ended;
+	io_ender_init(&retain->ender, loop);
 	extents_init(&retain->extents, pool);
 	return &retain->block;
 }
@@ -352,7 +351,7 @@ bool retain_is_idle(const struct block *block)
 {
 	const struct retain *retain = retain_of(block);
 
-	return !retain->outstanding && !retain->resending && !retain->ended;
+	return !retain->outstanding && !retain->resending && io_ender_is_idle(&retain->ender);
 }
 
 uint64_t retain_reach(const struct block *block)

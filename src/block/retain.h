@@ -79,8 +79,7 @@ struct retain {
 	bool own_flush;
 	GSource *pause, *sweep;
 	struct retain_stats stats;
-	struct loop_work complete; /* those that end without having been sent, as in align.c */
-	struct io *ended, **ended_tail;
+	struct io_ender ender; /* of those that end without having been sent */
 };
 
 static inline void queue_push(struct queue *queue, struct request *request)
@@ -128,8 +127,5 @@ void retain_read_send(struct request *request);
 void retain_send_waiting(struct retain *retain);
 /* While OPEN: where memory runs short, or a write waits for some. */
 void retain_flush_self(struct retain *retain);
-/* Later, as done() must not run inside submit(). */
-void retain_end(struct retain *retain, struct io *io, int error);
-void retain_complete(struct loop_work *work);
 void retain_account(struct retain *retain);
 void retain_count_resent(struct retain *retain, const struct io *io);

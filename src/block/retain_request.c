@@ -76,29 +76,6 @@ static void retain_release(struct retain *retain, uint64_t sequence)
 
 static void own_flush_ended(struct retain *retain, int error);
 
-void retain_end(struct retain *retain, struct io *io, int error)
-{
-	io->next = NULL;
-	io->layer = (void *)(intptr_t)error;
-	*retain->ended_tail = io;
-	retain->ended_tail = &io->next;
-	loop_defer(retain->loop, &retain->complete);
-}
-
-void retain_complete(struct loop_work *work)
-{
-	struct retain *retain = container_of(work, struct retain, complete);
-	struct io *io = retain->ended;
-
-	retain->ended = NULL;
-	retain->ended_tail = &retain->ended;
-	while (io) {
-		struct io *next = io->next;
-		io->done(io, (int)(intptr_t)io->layer);
-		io = next;
-	}
-}
-
 /* It is neither below nor in a queue. Returns its parent. */
 static struct io *request_free(struct request *request, int error)
 {
@@ -120,7 +97,7 @@ void retain_request_end(struct request *request, int error)
 	struct io *parent = request_free(request, error);
 
 	if (parent)
-		retain_end(retain, parent, error);
+		io_end_later(&retain->ender, parent, error);
 }
 
 /* From below, as the last act: the parent's done() may free all of this. */

@@ -28,11 +28,6 @@
 #define MAX_STARTS        10u
 #define PATIENCE_MS       30000u
 
-static struct disk *disk_of(struct block *block)
-{
-	return (struct disk *)block;
-}
-
 bool disk_flushes(const struct disk *disk)
 {
 	return disk->info.write_cache && disk->sync != SYNC_NONE && !disk->block.limits.read_only;
@@ -52,30 +47,6 @@ void disk_tell(struct disk *disk, const char *format, ...)
 }
 
 /* ---- ends ---- */
-
-static void disk_tell_done(struct loop_work *work)
-{
-	struct disk *disk = (struct disk *)((char *)work - offsetof(struct disk, done_work));
-	struct io *io = disk->done_head, *next;
-
-	disk->done_head = NULL;
-	disk->done_tail = &disk->done_head;
-	for (; io; io = next) {
-		next = io->next;
-		io->done(
-		    io, GPOINTER_TO_INT(io->layer)); /* which may free the disk with the last */
-	}
-}
-
-/* For what ends without the port: done() must not run inside submit(). */
-static void disk_end_later(struct disk *disk, struct io *io, int error)
-{
-	io->layer = GINT_TO_POINTER(error);
-	io->next = NULL;
-	*disk->done_tail = io;
-	disk->done_tail = &io->next;
-	loop_defer(disk->loop, &disk->done_work);
-}
 
 static bool io_writes(const struct io *io)
 {
@@ -129,7 +100,7 @@ void request_complete_later(struct disk_request *request)
 	struct disk *disk = request->disk;
 	struct io *io = request->io;
 
-	disk_end_later(disk, io, request_close(request));
+	io_end_later(&disk->ender, io, request_close(request));
 }
 
 /* ---- cutting a request into parts ---- */
@@ -427,12 +398,12 @@ static void disk_submit(struct block *block, struct io *io)
 	int error = disk_check(disk, io, &at_once);
 
 	if (error || at_once) {
-		disk_end_later(disk, io, error);
+		io_end_later(&disk->ender, io, error);
 		return;
 	}
 	request = slab_get(&disk->requests);
 	if (!request) {
-		disk_end_later(disk, io, -ENOMEM);
+		io_end_later(&disk->ender, io, -ENOMEM);
 		return;
 	}
 	request->disk = disk;
@@ -448,7 +419,7 @@ static void disk_free(struct block *block)
 	struct disk *disk = disk_of(block);
 
 	g_assert(disk->slots == 0 && !disk->head);
-	loop_cancel(disk->loop, &disk->done_work);
+	io_ender_clear(&disk->ender);
 	loop_remove(&disk->pause_timer);
 	slab_clear(&disk->requests);
 	slab_clear(&disk->parts);
@@ -475,8 +446,7 @@ struct block *disk_new(struct loop *loop, struct scsi_port *port, const struct l
 	disk->unmap = info->unmap_zeroes;
 	disk->patience_ms = PATIENCE_MS;
 	disk->tail = &disk->head;
-	disk->done_tail = &disk->done_head;
-	disk->done_work.run = disk_tell_done;
+	io_ender_init(&disk->ender, loop);
 	disk->requests.size = sizeof(struct disk_request);
 	disk->parts.size = sizeof(struct disk_part) + PART_IOVS * sizeof(struct iovec);
 	disk->wide_parts.size = sizeof(struct disk_part) + PART_WIDE_IOVS * sizeof(struct iovec);

@@ -89,14 +89,18 @@ struct disk {
 	unsigned slow[PART_KINDS];
 	int64_t slow_ms[PART_KINDS]; /* when it did */
 
-	struct io *done_head, **done_tail; /* answered, not told yet; io->layer is the error */
-	struct loop_work done_work;
+	struct io_ender ender; /* of those that end without the port */
 
 	struct slab requests, parts, wide_parts;
 	void *zeros;
 	struct disk_stats stats;
 	struct log_limit log;
 };
+
+static inline struct disk *disk_of(struct block *block)
+{
+	return (struct disk *)block;
+}
 
 /* ---- disk.c ---- */
 

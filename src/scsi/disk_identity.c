@@ -10,11 +10,6 @@
 
 #include "lunfs/log.h"
 
-static struct disk *disk_of(struct block *block)
-{
-	return (struct disk *)block;
-}
-
 /* ---- lost and back ---- */
 
 void disk_lost(struct block *block)
