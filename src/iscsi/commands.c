@@ -15,31 +15,6 @@
 #include "canary.h"
 #include "session.h"
 
-/* ---- lists ---- */
-
-static void list_append(struct command_list *list, struct scsi_command *command)
-{
-	command->next = NULL;
-	command->prev = list->last;
-	if (list->last != NULL)
-		list->last->next = command;
-	else
-		list->first = command;
-	list->last = command;
-}
-
-static void list_remove(struct command_list *list, struct scsi_command *command)
-{
-	if (command->prev != NULL)
-		command->prev->next = command->next;
-	else
-		list->first = command->next;
-	if (command->next != NULL)
-		command->next->prev = command->prev;
-	else
-		list->last = command->prev;
-}
-
 /* ---- the end of a command ---- */
 
 static void command_free_task(struct scsi_command *command)
@@ -58,7 +33,7 @@ static void commands_deliver(struct session *session)
 
 	while (more && (command = session->ended.first) != NULL) {
 		more = command != last;
-		list_remove(&session->ended, command);
+		command_list_remove(&session->ended, command);
 		command_free_task(command);
 		command->done(command);
 	}
@@ -73,7 +48,7 @@ static void commands_deliver_work(struct loop_work *work)
 
 static void command_end(struct session *session, struct scsi_command *command)
 {
-	list_append(&session->ended, command);
+	command_list_append(&session->ended, command);
 	loop_defer(session->loop, &session->deliverer);
 }
 
@@ -82,7 +57,7 @@ void commands_drained(struct session *session)
 	struct scsi_command *command;
 
 	while ((command = session->early.first) != NULL) {
-		list_remove(&session->early, command);
+		command_list_remove(&session->early, command);
 		command_end(session, command);
 	}
 }
@@ -93,9 +68,9 @@ void commands_return(struct session *session, int error)
 
 	commands_drained(session);
 	while ((command = session->outstanding.first) != NULL) {
-		list_remove(&session->outstanding, command);
+		command_list_remove(&session->outstanding, command);
 		command->error = error;
-		list_append(&session->ended, command);
+		command_list_append(&session->ended, command);
 	}
 	loop_cancel(session->loop, &session->deliverer);
 	commands_deliver(session);
@@ -221,14 +196,14 @@ static void command_answered(
 	}
 	session->heard_ms = clock_ms();
 	command_pass_clock(session, command);
-	list_remove(&session->outstanding, command);
+	command_list_remove(&session->outstanding, command);
 	bool settled = connection_settle(session->connection, task->itt);
 	if (!settled)
 		connection_tell_when_drained(session->connection);
 	/* Answers keep their order: a GOOD means something else behind a unit attention. */
 	if (session->early.first != NULL || !settled) {
 		command->deadline_ms = clock_ms() + command_patience(session, command);
-		list_append(&session->early, command);
+		command_list_append(&session->early, command);
 		return;
 	}
 	if (session->ended.first != NULL) {
@@ -289,7 +264,7 @@ void commands_execute(struct scsi_port *port, struct scsi_command *command)
 		return;
 	}
 	command->deadline_ms = clock_ms() + command_patience(session, command);
-	list_append(&session->outstanding, command);
+	command_list_append(&session->outstanding, command);
 	connection_send(session->connection, command->direction == SCSI_DATA_OUT);
 }
 

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "command_list.h"
 #include "lunfs/iscsi.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
@@ -37,9 +38,8 @@ struct nexus {
 	void *data;
 
 	enum nexus_state state;
-	struct scsi_command *first,
-	    *last; /* waiting, or (FAILED) to be ended at the end of the turn */
-	struct scsi_command *ending, **ending_tail; /* to be done now */
+	struct command_list kept;   /* they wait, or (FAILED) end at the end of the turn */
+	struct command_list ending; /* they are done now */
 	unsigned waiting, below_count;
 	uint64_t order, lost_order; /* of the next command; of the first that came after the loss */
 	uint64_t resent;
@@ -69,33 +69,17 @@ static void nexus_set_state(struct nexus *nexus, enum nexus_state state)
 /* In the order of execute(): one that was at the target goes before what came since. */
 static void nexus_keep(struct nexus *nexus, struct scsi_command *command)
 {
-	struct scsi_command *before = nexus->last;
+	struct scsi_command *before = nexus->kept.last;
 
 	while (before != NULL && before->nexus_order > command->nexus_order)
 		before = before->prev;
-	command->prev = before;
-	command->next = before != NULL ? before->next : nexus->first;
-	if (command->next != NULL)
-		command->next->prev = command;
-	else
-		nexus->last = command;
-	if (before != NULL)
-		before->next = command;
-	else
-		nexus->first = command;
+	command_list_insert(&nexus->kept, before, command);
 	nexus->waiting++;
 }
 
 static void nexus_remove(struct nexus *nexus, struct scsi_command *command)
 {
-	if (command->prev != NULL)
-		command->prev->next = command->next;
-	else
-		nexus->first = command->next;
-	if (command->next != NULL)
-		command->next->prev = command->prev;
-	else
-		nexus->last = command->prev;
+	command_list_remove(&nexus->kept, command);
 	nexus->waiting--;
 }
 
@@ -105,20 +89,16 @@ static void nexus_end_waiting(
 {
 	struct scsi_command *command, *next;
 
-	for (command = nexus->first; command != NULL; command = next) {
+	for (command = nexus->kept.first; command != NULL; command = next) {
 		next = command->next;
 		if (ends != NULL && !ends(command))
 			continue;
 		nexus_remove(nexus, command);
 		command->error = error;
-		command->next = NULL;
-		*nexus->ending_tail = command;
-		nexus->ending_tail = &command->next;
+		command_list_append(&nexus->ending, command);
 	}
-	while ((command = nexus->ending) != NULL) {
-		nexus->ending = command->next;
-		if (nexus->ending == NULL)
-			nexus->ending_tail = &nexus->ending;
+	while ((command = nexus->ending.first) != NULL) {
+		command_list_remove(&nexus->ending, command);
 		command->done(command);
 	}
 }
@@ -245,7 +225,7 @@ static void nexus_execute(struct scsi_port *port, struct scsi_command *command)
 	command->timed_out = false;
 	command->nexus = nexus;
 	command->nexus_order = nexus->order++;
-	if (nexus->state == OPEN && nexus->first == NULL) {
+	if (nexus->state == OPEN && nexus->kept.first == NULL) {
 		nexus_send(nexus, command);
 		return;
 	}
@@ -285,7 +265,7 @@ void nexus_open(struct nexus *nexus)
 		nexus->steady = loop_timer(nexus->loop, STEADY_MS, nexus_has_been_steady, nexus);
 	nexus_end_waiting(nexus, command_was_lost, -ESTALE);
 	nexus_end_waiting(nexus, scsi_command_is_cancelled, -EINTR);
-	while (nexus->state == OPEN && (command = nexus->first) != NULL) {
+	while (nexus->state == OPEN && (command = nexus->kept.first) != NULL) {
 		nexus_remove(nexus, command);
 		nexus_send(nexus, command);
 	}
@@ -315,7 +295,6 @@ struct nexus *nexus_new(struct loop *loop, struct scsi_port *below, unsigned rep
 	    .ender.run = nexus_end_due,
 	};
 	nexus->port.ops = &ops;
-	nexus->ending_tail = &nexus->ending;
 	return nexus;
 }
 

@@ -84,7 +84,7 @@ static void session_set_error(struct session *session, const char *error)
 #define NO_ITT 0xffffffffu
 
 struct session_reset {
-	struct session *session; /* NULL: nobody waits any more */
+	struct session *session;
 	struct session_reset *next;
 	int64_t deadline_ms;
 	void (*done)(bool ok, void *data);
@@ -97,7 +97,7 @@ static void session_reset_answered(
 	struct session_reset *reset = private_data;
 
 	(void)context;
-	if (status == SCSI_STATUS_CANCELLED || reset->session == NULL)
+	if (status == SCSI_STATUS_CANCELLED)
 		return; /* session_forget_resets() frees it */
 	struct session_reset **link = &reset->session->resets;
 	while (*link != reset)

@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include "command_list.h"
 #include "connection.h"
 #include "dial.h"
 #include "lunfs/iscsi.h"
@@ -31,10 +32,6 @@ enum session_state {
 	FAILED,
 	CLOSING,
 	CLOSED
-};
-
-struct command_list {
-	struct scsi_command *first, *last;
 };
 
 struct session {
