@@ -113,6 +113,8 @@ GPtrArray *mounted_list(void);
 /* The one at path, or NULL; works while its process is dead. Free with mounted_free(). */
 struct mounted *mounted_find(const char *path);
 void mounted_free(gpointer mounted);
+/* Is a mount there whose process is gone? */
+bool mounted_is_dead(const char *mountpoint);
 /* Takes it out of the tree; lazily where it is in use or dead and lazy is set. */
 bool mounted_detach(const struct mounted *mounted, bool lazy, GError **error);
 

@@ -224,18 +224,18 @@ struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
     void *data);
 /* Is done() still to come? */
 bool probe_is_busy(const struct probe *probe);
-/*
- * Unit attentions that its commands were told, of any LUN, whatever came of the rest: a target
- * tells each once, and who asked for something else must not swallow it.
- */
+/* What a unit attention told that a command of the probe fetched. */
 struct probe_news {
 	bool reset;     /* 29h: what was not flushed may be lost */
 	bool preempted; /* 2Ah/03h to 05h: another host has taken the LUN over */
 	bool medium;    /* 28h: it may be another one */
 	bool changed;   /* 2Ah, 3Fh: what it was asked before may have another answer now */
 };
-const struct probe_news *probe_news(const struct probe *probe);
-/* Each at once, with probe_start()'s data: the answers that follow it mean something else. */
+/*
+ * Calls heard() with probe_start()'s data for each, of any LUN, before the answers that follow it,
+ * which mean something else: a target tells each once, and who asked for something else must not
+ * swallow it. To be called right after probe_start().
+ */
 void probe_on_news(struct probe *probe, void (*heard)(const struct probe_news *news, void *data));
 /* The session is lost: nothing more is sent, and done() may not come. */
 void probe_session_lost(struct probe *probe);

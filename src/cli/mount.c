@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -101,18 +100,11 @@ static bool detach_dead_mount(const char *mountpoint, GError **error)
 static bool mountpoint_check(struct arguments *arguments, GError **error)
 {
 	struct stat stat_buffer;
-	struct statfs statfs_buffer;
-	int result = stat(arguments->mountpoint, &stat_buffer);
 
-	/* The kernel answers stat() of a dead mount from its cache, but statfs() never. */
-	if (result == 0)
-		result = statfs(arguments->mountpoint, &statfs_buffer);
-	if (result != 0 && (errno == ENOTCONN || errno == ECONNABORTED)) {
-		if (!detach_dead_mount(arguments->mountpoint, error))
-			return false;
-		result = stat(arguments->mountpoint, &stat_buffer);
-	}
-	if (result != 0) {
+	if (mounted_is_dead(arguments->mountpoint) &&
+	    !detach_dead_mount(arguments->mountpoint, error))
+		return false;
+	if (stat(arguments->mountpoint, &stat_buffer) != 0) {
 		g_set_error(error, LUNFS_ERROR, LUNFS_ERROR_FAILED, "mountpoint %s: %s%s",
 		    arguments->mountpoint, g_strerror(errno),
 		    errno == ENOENT ? ": make it first, with mkdir" : "");

@@ -7,14 +7,12 @@
  * out. By force all who wait for the target are told so at once, and nothing is waited for that
  * does not come by itself.
  */
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -127,9 +125,7 @@ static int unmount(const struct mounted *mounted)
 	struct flush flush = {.terminal = isatty(STDERR_FILENO) != 0};
 	int fd = control_connect(mounted);
 	int process = fd >= 0 ? process_of(fd) : -1;
-	struct statfs statfs_buffer;
-	bool dead = fd < 0 && statfs(mounted->mountpoint, &statfs_buffer) != 0 &&
-	            (errno == ENOTCONN || errno == ECONNABORTED);
+	bool dead = fd < 0 && mounted_is_dead(mounted->mountpoint);
 	GError *error = NULL;
 
 	if (fd < 0 && !dead)

@@ -137,13 +137,13 @@ static void disk_hear(const struct probe_news *news, void *data)
 		disk_lost(disk->scsi);
 	if (news->medium)
 		disk_changed(disk->scsi);
+	disk->ask_again |= news->changed && disk->state == DISK_OPEN;
 }
 
 static void disk_probed(const struct lun_info *luns, unsigned count, const char *error, void *data)
 {
 	struct disk *disk = data;
-	const struct probe_news *news = probe_news(disk->probe);
-	bool again = disk->ask_again || (news->changed && disk->state == DISK_OPEN);
+	bool again = disk->ask_again;
 
 	disk->ask_again = false;
 	if (disk->closed)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "lunfs/mount.h"
@@ -98,6 +99,14 @@ struct mounted *mounted_find(const char *path)
 		}
 	}
 	return NULL;
+}
+
+bool mounted_is_dead(const char *mountpoint)
+{
+	struct statfs buffer;
+
+	/* The kernel answers stat() of a dead mount from its cache, but statfs() never. */
+	return statfs(mountpoint, &buffer) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static bool detach_by_helper(const char *mountpoint, bool lazy, GError **error)

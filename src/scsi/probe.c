@@ -37,7 +37,6 @@ struct probe {
 	unsigned count, next, busy;
 	bool *absent; /* of luns */
 	bool timed_out;
-	struct probe_news news;
 	void (*heard)(const struct probe_news *news, void *data); /* or NULL */
 	char error[300];
 	struct lane lanes[MAX_LANES];
@@ -266,10 +265,6 @@ static void lane_hear_attention(struct lane *lane)
 	    .medium = sense->asc == 0x28,
 	    .changed = sense->asc == 0x2a || sense->asc == 0x3f,
 	};
-	probe->news.reset |= news.reset;
-	probe->news.preempted |= news.preempted;
-	probe->news.medium |= news.medium;
-	probe->news.changed |= news.changed;
 	if (probe->heard)
 		probe->heard(&news, probe->data);
 }
@@ -357,11 +352,6 @@ bool probe_is_busy(const struct probe *probe)
 void probe_on_news(struct probe *probe, void (*heard)(const struct probe_news *news, void *data))
 {
 	probe->heard = heard;
-}
-
-const struct probe_news *probe_news(const struct probe *probe)
-{
-	return &probe->news;
 }
 
 void probe_session_lost(struct probe *probe)

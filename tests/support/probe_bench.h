@@ -52,16 +52,27 @@ static inline void bench_done(
 	bench->luns = g_memdup2(luns, count * sizeof *luns);
 	bench->error = g_strdup(error);
 	bench->timed_out = probe_timed_out(bench->probe);
-	bench->news = *probe_news(bench->probe);
 	cr_assert_not(probe_is_busy(bench->probe));
 	g_clear_pointer(&bench->probe, probe_free);
 	loop_quit(bench->loop);
 }
 
+static inline void bench_heard(const struct probe_news *news, void *data)
+{
+	struct bench *bench = data;
+
+	bench->news.reset |= news->reset;
+	bench->news.preempted |= news->preempted;
+	bench->news.medium |= news->medium;
+	bench->news.changed |= news->changed;
+}
+
 static inline void bench_probe(struct bench *bench, int lun)
 {
 	bench_clear(bench);
+	bench->news = (struct probe_news){0};
 	bench->probe = probe_start(&bench->port->port, bench->loop, lun, bench_done, bench);
+	probe_on_news(bench->probe, bench_heard);
 	cr_assert_eq(bench->calls, 0, "done() from inside probe_start()");
 	loop_run(bench->loop);
 	cr_assert_eq(bench->calls, 1);
