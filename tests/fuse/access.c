@@ -13,19 +13,6 @@
 
 TestSuite(access, .timeout = 120);
 
-/* A target with one disk, and a directory of the ordinary user's to mount it on. */
-static struct scene scene_of_ordinary_user(void)
-{
-	struct scene scene = {.stage = stage_new(), .size = MIB(4)};
-
-	scene.tgt = tgt_start(scene.stage);
-	tgt_add_target(scene.tgt, 1, SCENE_IQN);
-	scene.backing = tgt_add_lun(scene.tgt, 1, .lun = 1, .size = scene.size);
-	scene.mnt = stage_directory(scene.stage, "mnt", ORDINARY_USER);
-	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
-	return scene;
-}
-
 static void mount_as_ordinary_user(struct scene *scene, const char *options)
 {
 	struct result *result = lunfs_as(scene->stage, ORDINARY_USER, "mount %s %s %s",
@@ -58,7 +45,7 @@ static int errno_of_stat(void *path)
 
 Test(access, an_ordinary_user_mounts_reads_writes_and_unmounts)
 {
-	struct scene scene = scene_of_ordinary_user();
+	struct scene scene = scene_unmounted(ORDINARY_USER);
 	char expected[] = "written by nobody";
 
 	mount_as_ordinary_user(&scene, "");
@@ -77,7 +64,7 @@ Test(access, an_ordinary_user_mounts_reads_writes_and_unmounts)
 
 Test(access, an_ordinary_user_unmounts_with_fusermount3_too)
 {
-	struct scene scene = scene_of_ordinary_user();
+	struct scene scene = scene_unmounted(ORDINARY_USER);
 
 	mount_as_ordinary_user(&scene, "");
 	struct result *result = sh_as(scene.stage, ORDINARY_USER, "fusermount3 -u %s", scene.mnt);
@@ -88,7 +75,7 @@ Test(access, an_ordinary_user_unmounts_with_fusermount3_too)
 
 Test(access, a_stranger_and_root_are_kept_out_of_a_users_mount)
 {
-	struct scene scene = scene_of_ordinary_user();
+	struct scene scene = scene_unmounted(ORDINARY_USER);
 
 	mount_as_ordinary_user(&scene, "");
 	cr_assert_eq(call_as(STRANGER, errno_of_stat, scene.file), EACCES);
@@ -98,7 +85,7 @@ Test(access, a_stranger_and_root_are_kept_out_of_a_users_mount)
 
 Test(access, allow_other_lets_a_stranger_see_and_the_mode_still_decides)
 {
-	struct scene scene = scene_of_ordinary_user();
+	struct scene scene = scene_unmounted(ORDINARY_USER);
 
 	stage_permit_user_allow_other(scene.stage);
 	mount_as_ordinary_user(&scene, "-o allow_other,umask=022");
@@ -109,7 +96,7 @@ Test(access, allow_other_lets_a_stranger_see_and_the_mode_still_decides)
 
 Test(access, allow_other_with_the_default_umask_shows_a_stranger_nothing)
 {
-	struct scene scene = scene_of_ordinary_user();
+	struct scene scene = scene_unmounted(ORDINARY_USER);
 
 	stage_permit_user_allow_other(scene.stage);
 	mount_as_ordinary_user(&scene, "-o allow_other");

@@ -5,8 +5,7 @@
  * Reads and writes are done by children, so that a hanging one is a failure and not a hanging test.
  */
 #include "support/data.h"
-#include "support/mount.h"
-#include "support/script_target.h"
+#include "support/script_scene.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -20,36 +19,14 @@
 #define BROKE       "the target broke the protocol: "
 
 /* A target with LUN 1, which holds a pattern, mounted. */
-struct guarded {
-	struct stage *stage;
-	struct script_target *target;
-	char *mnt, *file;
-};
-
-static struct guarded guarded_mount(const struct script_parameters *parameters)
+static struct scene guarded_mount(const struct script_parameters *parameters)
 {
-	struct guarded made = {.stage = stage_new(), .target = script_target_start(SCENE_IQN)};
+	struct scene guarded = script_scene_served(SIZE, 512, parameters);
 	unsigned char *pattern = aligned_buffer(SIZE);
 
-	script_target_add_lun(made.target, 1, SIZE, 512);
 	pattern_fill(pattern, SIZE, 0, 0);
-	cr_assert(script_target_write(made.target, 1, 0, pattern, SIZE));
-	if (parameters)
-		script_target_set(made.target, parameters);
-	made.mnt = must_mount_lunfs(made.stage,
-	    text(made.stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, script_target_port(made.target)),
-	    NULL);
-	made.file = text(made.stage, "%s/lun1.img", made.mnt);
-	return made;
-}
-
-static void guarded_end(struct guarded *guarded)
-{
-	char last[160];
-
-	must_umount(guarded->stage, guarded->mnt);
-	cr_assert_eq(script_target_complaints(guarded->target, last, sizeof(last)), 0, "%s", last);
-	script_target_stop(guarded->target);
+	cr_assert(script_target_write(guarded.script, 1, 0, pattern, SIZE));
+	return guarded;
 }
 
 struct transfer {
@@ -85,31 +62,31 @@ static int child_write(void *data)
 }
 
 /* One session more, and its end is told in these words. */
-static void was_told(struct guarded *guarded, unsigned logins, const char *words)
+static void was_told(struct scene *guarded, unsigned logins, const char *words)
 {
 	char *status = must_lunfs(guarded->stage, "status %s", guarded->mnt);
 
 	cr_assert_eq(
-	    script_target_logins(guarded->target), logins + 1, "not one login more: %s", status);
+	    script_target_logins(guarded->script), logins + 1, "not one login more: %s", status);
 	cr_assert(strstr(status, words), "not '%s': %s", words, status);
 }
 
 static void outlasts(int opcode, enum script_spoil spoil, const char *words,
     const struct script_parameters *parameters)
 {
-	struct guarded guarded = guarded_mount(parameters);
+	struct scene guarded = guarded_mount(parameters);
 	bool writes = opcode == SCRIPT_WRITE;
 	struct transfer transfer = {guarded.file, parameters ? MIB(1) : LENGTH, writes};
-	unsigned logins = script_target_logins(guarded.target);
+	unsigned logins = script_target_logins(guarded.script);
 
 	script_target_rule(
-	    guarded.target, (struct script_rule){.opcode = opcode, .times = 1, .spoil = spoil});
+	    guarded.script, (struct script_rule){.opcode = opcode, .times = 1, .spoil = spoil});
 	pid_t child = call_start(0, writes ? child_write : child_read, &transfer);
 	int outcome = call_end(child, patience(10));
 	cr_assert_eq(outcome, 0, "it ended with %d", outcome);
 	was_told(&guarded, logins, words);
 	cr_assert_eq(call_as(0, child_read, &transfer), 0, "the data is not right");
-	guarded_end(&guarded);
+	script_scene_serve_no_more(&guarded);
 }
 
 #define OUTLASTS(name, opcode, spoil, words, parameters)                                           \
@@ -161,16 +138,16 @@ OUTLASTS(a_large_WRITE_outlasts_a_failure_of_the_target, SCRIPT_WRITE, SCRIPT_RE
 
 static void outlasts_unasked(uint8_t opcode, const char *words)
 {
-	struct guarded guarded = guarded_mount(NULL);
+	struct scene guarded = guarded_mount(NULL);
 	struct transfer transfer = {guarded.file, LENGTH, 0};
-	unsigned logins = script_target_logins(guarded.target);
+	unsigned logins = script_target_logins(guarded.script);
 	uint8_t header[48] = {opcode, 0x80, [16] = 0x12, [47] = 1};
 
-	script_target_send(guarded.target, header, sizeof(header));
+	script_target_send(guarded.script, header, sizeof(header));
 	int outcome = call_end(call_start(0, child_read, &transfer), patience(10));
 	cr_assert_eq(outcome, 0, "it ended with %d", outcome);
 	was_told(&guarded, logins, words);
-	guarded_end(&guarded);
+	script_scene_serve_no_more(&guarded);
 }
 
 Test(safety_13, a_mount_outlasts_data_that_nobody_asked_for, .timeout = 60)
@@ -193,20 +170,20 @@ Test(safety_13, a_mount_outlasts_a_response_that_nobody_asked_for, .timeout = 60
 /* Lengths that are no multiple of anything, in the target's smallest pieces. */
 Test(safety_13, a_target_that_is_right_is_believed_in_small_pieces, .timeout = 60)
 {
-	struct guarded guarded = guarded_mount(&(struct script_parameters){.initial_r2t = true,
+	struct scene guarded = guarded_mount(&(struct script_parameters){.initial_r2t = true,
 	    .no_immediate_data = true,
 	    .separate_status = true,
 	    .max_burst = 4096,
 	    .receive_segment = 512,
 	    .window = 2});
 	struct transfer transfer = {guarded.file, MIB(2), 1};
-	unsigned logins = script_target_logins(guarded.target);
+	unsigned logins = script_target_logins(guarded.script);
 
 	cr_assert_eq(call_as(0, child_write, &transfer), 0);
 	cr_assert_eq(call_as(0, child_read, &transfer), 0);
-	cr_assert_eq(script_target_logins(guarded.target), logins, "%s",
+	cr_assert_eq(script_target_logins(guarded.script), logins, "%s",
 	    must_lunfs(guarded.stage, "status %s", guarded.mnt));
-	guarded_end(&guarded);
+	script_scene_serve_no_more(&guarded);
 }
 
 Test(safety_13, a_target_that_is_right_is_believed_with_header_digests, .timeout = 60)

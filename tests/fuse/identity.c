@@ -21,7 +21,7 @@ TestSuite(safety_14, .timeout = 120);
 
 /* A mount with one stable and one acknowledged block range, and the target away. */
 struct away {
-	struct script_scene scene;
+	struct scene scene;
 	unsigned char *stable, *kept;
 	int fd;
 	unsigned first; /* record */
@@ -29,7 +29,7 @@ struct away {
 
 static struct away leave(void)
 {
-	struct away away = {.scene = script_scene(SIZE)};
+	struct away away = {.scene = scene_of_script(SIZE)};
 
 	script_scene_mount(&away.scene, NULL);
 	away.stable = aligned_buffer(LENGTH);
@@ -46,8 +46,8 @@ static struct away leave(void)
 static void shut(struct away *away)
 {
 	script_target_reboot(
-	    away->scene.target, (struct script_reboot){.closed_ms = SCRIPT_NEVER, .untold = true});
-	away->first = script_target_records(away->scene.target);
+	    away->scene.script, (struct script_reboot){.closed_ms = SCRIPT_NEVER, .untold = true});
+	away->first = script_target_records(away->scene.script);
 }
 
 static void must_be_whole(struct away *away)
@@ -58,7 +58,7 @@ static void must_be_whole(struct away *away)
 	cr_assert(first_difference(found, away->stable, LENGTH) < 0);
 	must_pread(away->fd, found, LENGTH, MIB(6));
 	cr_assert(first_difference(found, away->kept, LENGTH) < 0);
-	cr_assert_eq(fsync(away->fd), 0, "%s", script_scene_log(&away->scene));
+	cr_assert_eq(fsync(away->fd), 0, "%s", scene_said(&away->scene));
 	script_scene_must_be(&away->scene, SCRIPT_STABLE, away->kept, LENGTH, MIB(6));
 	cr_assert_str_empty(script_scene_string(&away->scene, "trouble"));
 }
@@ -67,7 +67,7 @@ static void away_end(struct away *away)
 {
 	close(away->fd);
 	script_scene_umount(&away->scene);
-	script_target_stop(away->scene.target);
+	script_target_stop(away->scene.script);
 }
 
 static void must_fail(struct away *away)
@@ -79,7 +79,7 @@ static void must_fail(struct away *away)
 	cr_assert(pread(away->fd, bytes, LENGTH, 0) < 0 && errno == EIO, "%s", strerror(errno));
 	cr_assert(pwrite(away->fd, bytes, LENGTH, 0) < 0 && errno == EIO, "%s", strerror(errno));
 	cr_assert(fsync(away->fd) < 0 && errno == EIO, "%s", strerror(errno));
-	for (unsigned i = away->first; script_target_record(away->scene.target, i, &record); i++)
+	for (unsigned i = away->first; script_target_record(away->scene.script, i, &record); i++)
 		cr_assert(!record_is(&record, SCRIPT_READ) && !record_is(&record, SCRIPT_WRITE) &&
 		              !record_is(&record, SCRIPT_SYNC),
 		    "opcode %02x was sent to it", record.cdb[0]);
@@ -87,7 +87,7 @@ static void must_fail(struct away *away)
 
 static void must_tell(struct away *away, const char *was, const char *is)
 {
-	const char *log = script_scene_log(&away->scene);
+	const char *log = scene_said(&away->scene);
 	char *trouble = script_scene_string(&away->scene, "trouble");
 	char *status = must_lunfs(away->scene.stage, "status %s", away->scene.mnt);
 
@@ -114,9 +114,9 @@ static void becomes_another(
 	unsigned char *before = aligned_buffer(SIZE);
 
 	shut(&away);
-	script_target_read(away.scene.target, 1, 0, before, SIZE, SCRIPT_STABLE);
-	script_target_identity(away.scene.target, 1, &other, false);
-	script_target_listen(away.scene.target, true);
+	script_target_read(away.scene.script, 1, 0, before, SIZE, SCRIPT_STABLE);
+	script_target_identity(away.scene.script, 1, &other, false);
+	script_target_listen(away.scene.script, true);
 	must_fail(&away);
 	/* it goes on asking, and is not taken in */
 	g_usleep(500000);
@@ -124,7 +124,7 @@ static void becomes_another(
 	script_scene_must_be(&away.scene, SCRIPT_VOLATILE, before, SIZE, 0);
 	cr_assert_eq(script_scene_number(&away.scene, "unstable_bytes"), LENGTH);
 	must_tell(&away, was, is);
-	script_target_identity(away.scene.target, 1, &own, false);
+	script_target_identity(away.scene.script, 1, &own, false);
 	cr_assert(await(SOON, is_usable, &away), "it does not come back");
 	must_be_whole(&away);
 	away_end(&away);
@@ -154,12 +154,12 @@ Test(safety_14, a_LUN_that_became_another_at_the_login_gets_nothing)
 	struct away away = leave();
 
 	script_target_identity(
-	    away.scene.target, 1, &(struct script_identity){.naa = 0x6000000000000001}, true);
+	    away.scene.script, 1, &(struct script_identity){.naa = 0x6000000000000001}, true);
 	shut(&away);
-	script_target_listen(away.scene.target, true);
+	script_target_listen(away.scene.script, true);
 	must_fail(&away);
 	script_target_identity(
-	    away.scene.target, 1, &(struct script_identity){.naa = OWN_NAA}, false);
+	    away.scene.script, 1, &(struct script_identity){.naa = OWN_NAA}, false);
 	cr_assert(await(SOON, is_usable, &away), "it does not come back");
 	must_be_whole(&away);
 	away_end(&away);
@@ -171,19 +171,19 @@ Test(safety_14, a_LUN_that_becomes_another_without_a_loss_gets_nothing_more)
 	struct away away = leave();
 
 	script_target_identity(
-	    away.scene.target, 1, &(struct script_identity){.naa = 0x6000000000000002}, false);
-	script_target_attention(away.scene.target, 1, 0x3f, 0x03);
+	    away.scene.script, 1, &(struct script_identity){.naa = 0x6000000000000002}, false);
+	script_target_attention(away.scene.script, 1, 0x3f, 0x03);
 	is_usable(&away); /* is told */
 	double end = seconds_now() + patience(SOON);
 	while (is_usable(&away))
 		cr_assert(seconds_now() < end, "nobody noticed");
-	away.first = script_target_records(away.scene.target);
+	away.first = script_target_records(away.scene.script);
 	must_fail(&away);
 	/* meanwhile it loses its cache, and only our questions are told */
-	script_target_forget(away.scene.target, 1);
+	script_target_forget(away.scene.script, 1);
 	g_usleep(300000);
 	script_target_identity(
-	    away.scene.target, 1, &(struct script_identity){.naa = OWN_NAA}, false);
+	    away.scene.script, 1, &(struct script_identity){.naa = OWN_NAA}, false);
 	cr_assert(await(SOON, is_usable, &away), "it does not come back");
 	must_be_whole(&away);
 	away_end(&away);
@@ -218,9 +218,9 @@ static void resize(struct away *away, uint64_t size, bool told)
 
 	if (!told)
 		shut(away);
-	script_target_capacity(away->scene.target, 1, size, told);
+	script_target_capacity(away->scene.script, 1, size, told);
 	if (!told)
-		script_target_listen(away->scene.target, true);
+		script_target_listen(away->scene.script, true);
 	must_pread(away->fd, bytes, 4096, MIB(1));
 	cr_assert(await(SOON, has_size, &wait), "its size is %lu", size_of(away->fd));
 }
@@ -291,17 +291,17 @@ static void shrinks_below_what_is_kept(bool told)
 
 	if (!told)
 		shut(&away);
-	script_target_capacity(away.scene.target, 1, MIB(4), told);
+	script_target_capacity(away.scene.script, 1, MIB(4), told);
 	if (!told)
-		script_target_listen(away.scene.target, true);
+		script_target_listen(away.scene.script, true);
 	double end = seconds_now() + patience(SOON);
 	while (told && is_usable(&away))
 		cr_assert(seconds_now() < end, "it goes on without what is beyond its end");
-	away.first = script_target_records(away.scene.target);
+	away.first = script_target_records(away.scene.script);
 	must_fail(&away);
 	must_tell(&away, text(away.scene.stage, "%lu", MIB(4)),
 	    text(away.scene.stage, "%lu", MIB(6) + LENGTH));
-	script_target_capacity(away.scene.target, 1, SIZE, told);
+	script_target_capacity(away.scene.script, 1, SIZE, told);
 	cr_assert(await(SOON, is_usable, &away), "it does not come back");
 	must_be_whole(&away);
 	away_end(&away);
@@ -327,15 +327,15 @@ Test(safety_14, a_LUN_that_is_absent_after_a_restart_is_waited_for)
 	struct job flush = job_new(JOB_FSYNC, away.fd, NULL, 0, 0);
 
 	shut(&away);
-	script_target_present(away.scene.target, 1, false);
-	script_target_listen(away.scene.target, true);
+	script_target_present(away.scene.script, 1, false);
+	script_target_listen(away.scene.script, true);
 	script_scene_await_login(&away.scene, 2);
 	job_start(&read);
 	job_start(&flush);
 	g_usleep(1000000);
 	cr_assert(!job_is_done(&read) && !job_is_done(&flush), "it did not wait");
 	cr_assert_str_not_empty(script_scene_string(&away.scene, "trouble"));
-	script_target_present(away.scene.target, 1, true);
+	script_target_present(away.scene.script, 1, true);
 	cr_assert_eq(job_end(&read, SOON), 0);
 	cr_assert_eq(job_end(&flush, SOON), 0);
 	cr_assert(first_difference(found, away.kept, LENGTH) < 0);

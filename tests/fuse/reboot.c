@@ -31,18 +31,18 @@ TestSuite(safety_11, .timeout = 120);
 
 enum telling { TOLD, UNTOLD };
 
-static struct script_scene mounted(const char *options)
+static struct scene mounted(const char *options)
 {
-	struct script_scene scene = script_scene(SIZE);
+	struct scene scene = scene_of_script(SIZE);
 
 	script_scene_mount(&scene, options);
 	return scene;
 }
 
-static void script_scene_end(struct script_scene *scene)
+static void script_scene_end(struct scene *scene)
 {
 	script_scene_umount(scene);
-	script_target_stop(scene->target);
+	script_target_stop(scene->script);
 }
 
 static unsigned char *pattern(size_t length, uint64_t offset, unsigned seed)
@@ -53,42 +53,42 @@ static unsigned char *pattern(size_t length, uint64_t offset, unsigned seed)
 	return bytes;
 }
 
-static void reboot_now(struct script_scene *scene, enum telling telling, uint32_t closed_ms)
+static void reboot_now(struct scene *scene, enum telling telling, uint32_t closed_ms)
 {
-	script_target_reboot(scene->target,
+	script_target_reboot(scene->script,
 	    (struct script_reboot){.closed_ms = closed_ms, .untold = telling == UNTOLD});
 }
 
-static void must_fsync(struct script_scene *scene, int fd)
+static void must_fsync(struct scene *scene, int fd)
 {
-	cr_assert_eq(fsync(fd), 0, "fsync: %s\n%s", strerror(errno), script_scene_log(scene));
+	cr_assert_eq(fsync(fd), 0, "fsync: %s\n%s", strerror(errno), scene_said(scene));
 }
 
 /* Is something lost, when nothing is done about it? Else a test proves nothing. */
 static void must_have_forgotten(
-    struct script_scene *scene, const void *bytes, size_t length, uint64_t offset)
+    struct scene *scene, const void *bytes, size_t length, uint64_t offset)
 {
 	g_autofree unsigned char *found = g_malloc(length);
 
-	cr_assert(script_target_read(scene->target, 1, offset, found, length, SCRIPT_VOLATILE));
+	cr_assert(script_target_read(scene->script, 1, offset, found, length, SCRIPT_VOLATILE));
 	cr_assert(first_difference(found, bytes, length) >= 0, "the target has forgotten nothing");
 }
 
 /* The number of commands so far; what comes from here on. */
-static unsigned now(struct script_scene *scene)
+static unsigned now(struct scene *scene)
 {
-	return script_target_records(scene->target);
+	return script_target_records(scene->script);
 }
 
 /* ---- 1: what was acknowledged is sent again ---- */
 
 /* Writes of many sizes, through the page cache and without. */
-static unsigned char *scatter(struct script_scene *scene, int direct, int buffered)
+static unsigned char *scatter(struct scene *scene, int direct, int buffered)
 {
 	unsigned char *shadow = aligned_buffer(SIZE);
 	struct dice dice = {.state = 42};
 
-	script_target_read(scene->target, 1, 0, shadow, SIZE, SCRIPT_VOLATILE);
+	script_target_read(scene->script, 1, 0, shadow, SIZE, SCRIPT_VOLATILE);
 	for (unsigned i = 0; i < 60; i++) {
 		size_t length = (size_t)dice_between(&dice, 1, i % 8 ? 128 : 2048) * 512;
 		uint64_t offset = dice_between(&dice, 0, (SIZE - length) / 512) * 512;
@@ -103,21 +103,21 @@ static unsigned char *scatter(struct script_scene *scene, int direct, int buffer
 
 static void is_stable_after_fsync(enum telling telling, bool some_survive)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	int direct = must_open(scene.file, O_RDWR | O_DIRECT);
 	int buffered = must_open(scene.file, O_RDWR);
 
 	for (unsigned round = 0; round < 3; round++) {
 		unsigned char *shadow = scatter(&scene, direct, buffered);
 		script_target_reboot(
-		    scene.target, (struct script_reboot){.how = (enum script_cut)(round % 2),
+		    scene.script, (struct script_reboot){.how = (enum script_cut)(round % 2),
 		                      .closed_ms = SCRIPT_NEVER,
 		                      .untold = telling == UNTOLD,
 		                      .some_survive = some_survive,
 		                      .seed = round});
 		if (round == 0)
 			must_have_forgotten(&scene, shadow, SIZE, 0);
-		script_target_listen(scene.target, true);
+		script_target_listen(scene.script, true);
 		must_fsync(&scene, round == 1 ? buffered : direct);
 		script_scene_must_be(&scene, SCRIPT_STABLE, shadow, SIZE, 0);
 		must_hold(scene.file, shadow, SIZE, 0);
@@ -150,7 +150,7 @@ Test(safety_01, it_is_stable_where_some_of_the_cache_survived)
 
 Test(safety_01, a_close_and_an_unmount_after_a_reboot_are_as_good_as_fsync)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *one = pattern(LENGTH, 0, 1), *two = pattern(LENGTH, 0, 2);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
@@ -163,7 +163,7 @@ Test(safety_01, a_close_and_an_unmount_after_a_reboot_are_as_good_as_fsync)
 	must_pwrite(fd, two, LENGTH, LENGTH);
 	reboot_now(&scene, UNTOLD, SCRIPT_NEVER);
 	must_have_forgotten(&scene, two, LENGTH, LENGTH);
-	script_target_listen(scene.target, true);
+	script_target_listen(scene.script, true);
 	close(keeper);
 	close(fd);
 	script_scene_end(&scene);
@@ -175,23 +175,23 @@ Test(safety_01, a_close_and_an_unmount_after_a_reboot_are_as_good_as_fsync)
 
 static void second_reboot_during_the_resend(enum telling telling)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(SIZE, 0, 1), *zeros = aligned_buffer(KIB(4));
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
 	for (unsigned i = 0; i < PIECES; i++) /* not adjoining: each is a WRITE of its own */
 		must_pwrite(fd, bytes + i * KIB(8), KIB(4), i * KIB(8));
 	for (unsigned round = 0; round < 3; round++) {
-		unsigned before = script_target_command_count(scene.target, SCRIPT_WRITE);
+		unsigned before = script_target_command_count(scene.script, SCRIPT_WRITE);
 
 		script_target_rule(
-		    scene.target, (struct script_rule){.opcode = SCRIPT_WRITE, .delay_ms = 150});
+		    scene.script, (struct script_rule){.opcode = SCRIPT_WRITE, .delay_ms = 150});
 		reboot_now(&scene, telling, 50);
 		cr_assert(script_target_await(
-		    scene.target, SCRIPT_WRITE, before + 4 + round * 9, patience(SOON)));
+		    scene.script, SCRIPT_WRITE, before + 4 + round * 9, patience(SOON)));
 	}
 	reboot_now(&scene, telling, 50);
-	script_target_forget_rules(scene.target);
+	script_target_forget_rules(scene.script);
 	must_fsync(&scene, fd);
 	for (unsigned i = 0; i < PIECES; i++) {
 		script_scene_must_be(&scene, SCRIPT_STABLE, bytes + i * KIB(8), KIB(4), i * KIB(8));
@@ -215,10 +215,10 @@ Test(safety_01, untold_reboots_during_the_resend_lose_nothing)
 
 Test(safety_01, a_LUN_without_a_cache_gets_nothing_twice_but_what_was_outstanding)
 {
-	struct script_scene scene = script_scene(SIZE);
+	struct scene scene = scene_of_script(SIZE);
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *newer = pattern(LENGTH, 0, 2);
 
-	script_target_wce(scene.target, 1, false, false);
+	script_target_wce(scene.script, 1, false, false);
 	script_scene_mount(&scene, NULL);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job job = job_new(JOB_WRITE, fd, newer, LENGTH, MIB(1));
@@ -233,9 +233,9 @@ Test(safety_01, a_LUN_without_a_cache_gets_nothing_twice_but_what_was_outstandin
 	cr_assert_eq(script_scene_count(&scene, SCRIPT_WRITE, first), 0);
 
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_WRITE, .times = 1, .mute = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_WRITE, .times = 1, .mute = true});
 	job_start(&job);
-	cr_assert(script_target_await(scene.target, SCRIPT_WRITE, 2, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_WRITE, 2, SOON));
 	reboot_now(&scene, UNTOLD, 100);
 	cr_assert_eq(job_end(&job, SOON), 0);
 	script_scene_must_be(&scene, SCRIPT_STABLE, newer, LENGTH, MIB(1));
@@ -245,15 +245,15 @@ Test(safety_01, a_LUN_without_a_cache_gets_nothing_twice_but_what_was_outstandin
 }
 
 /* Fetches a unit attention, and waits until the mode page was read after it. */
-static void let_it_hear(struct script_scene *scene, int fd)
+static void let_it_hear(struct scene *scene, int fd)
 {
-	unsigned modes = script_target_command_count(scene->target, 0x1a) +
-	                 script_target_command_count(scene->target, 0x5a);
+	unsigned modes = script_target_command_count(scene->script, 0x1a) +
+	                 script_target_command_count(scene->script, 0x5a);
 	double end = seconds_now() + patience(SOON);
 
 	must_pread(fd, aligned_buffer(4096), 4096, MIB(8));
-	while (script_target_command_count(scene->target, 0x1a) +
-	           script_target_command_count(scene->target, 0x5a) ==
+	while (script_target_command_count(scene->script, 0x1a) +
+	           script_target_command_count(scene->script, 0x5a) ==
 	       modes) {
 		cr_assert(seconds_now() < end, "the mode page is not read");
 		g_usleep(5000);
@@ -263,25 +263,25 @@ static void let_it_hear(struct script_scene *scene, int fd)
 
 Test(safety_01, the_end_of_the_cache_releases_nothing_before_it_was_emptied)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
-	script_target_wce(scene.target, 1, false, true);
+	script_target_wce(scene.script, 1, false, true);
 	let_it_hear(&scene, fd);
 	cr_assert_eq(script_scene_number(&scene, "unstable_bytes"), LENGTH);
 	reboot_now(&scene, UNTOLD, SCRIPT_NEVER);
 	must_have_forgotten(&scene, bytes, LENGTH, 0);
-	script_target_listen(scene.target, true);
+	script_target_listen(scene.script, true);
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
-	cr_assert(script_target_command_count(scene.target, SCRIPT_SYNC) > 0);
+	cr_assert(script_target_command_count(scene.script, SCRIPT_SYNC) > 0);
 	/* and now it has none */
 	must_pwrite(fd, bytes, LENGTH, LENGTH);
 	cr_assert_eq(script_scene_number(&scene, "unstable_bytes"), 0);
 	/* until it has one again */
-	script_target_wce(scene.target, 1, true, true);
+	script_target_wce(scene.script, 1, true, true);
 	must_pwrite(fd, bytes, LENGTH, 2 * LENGTH);
 	cr_assert_eq(script_scene_number(&scene, "unstable_bytes"), LENGTH);
 	close(fd);
@@ -290,20 +290,20 @@ Test(safety_01, the_end_of_the_cache_releases_nothing_before_it_was_emptied)
 
 Test(safety_01, a_flush_of_before_the_end_of_the_cache_does_not_empty_it)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job flush = job_new(JOB_CLOSE, fd, NULL, 0, 0);
 
 	must_pwrite(fd, bytes, LENGTH, LENGTH);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .mute = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .mute = true});
 	job_start(&flush);
-	cr_assert(script_target_await(scene.target, SCRIPT_SYNC, 1, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_SYNC, 1, SOON));
 	must_pwrite(fd, bytes, LENGTH, 0); /* behind what the flush has executed */
-	script_target_wce(scene.target, 1, false, true);
+	script_target_wce(scene.script, 1, false, true);
 	let_it_hear(&scene, fd);
-	script_target_release(scene.target);
+	script_target_release(scene.script);
 	cr_assert_eq(job_end(&flush, SOON), 0);
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
@@ -315,13 +315,13 @@ Test(safety_01, a_flush_of_before_the_end_of_the_cache_does_not_empty_it)
 
 Test(safety_01, a_LUN_that_another_initiator_reset_gets_all_again)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	int direct = must_open(scene.file, O_RDWR | O_DIRECT);
 	int buffered = must_open(scene.file, O_RDWR);
 
 	for (unsigned round = 0; round < 3; round++) {
 		unsigned char *shadow = scatter(&scene, direct, buffered);
-		script_target_forget(scene.target, 1);
+		script_target_forget(scene.script, 1);
 		must_fsync(&scene, direct);
 		script_scene_must_be(&scene, SCRIPT_STABLE, shadow, SIZE, 0);
 		memset(shadow, 0xee, SIZE);
@@ -329,7 +329,7 @@ Test(safety_01, a_LUN_that_another_initiator_reset_gets_all_again)
 		must_fsync(&scene, direct);
 		free(shadow);
 	}
-	cr_assert_eq(script_target_logins(scene.target), 1);
+	cr_assert_eq(script_target_logins(scene.script), 1);
 	close(direct);
 	close(buffered);
 	script_scene_end(&scene);
@@ -338,24 +338,24 @@ Test(safety_01, a_LUN_that_another_initiator_reset_gets_all_again)
 /* A question about the LUN is under way, and is to be asked once more; it meets the 29h. */
 Test(safety_01, a_reset_that_only_our_questions_were_told_of_counts)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *found = aligned_buffer(LENGTH);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
-	unsigned asked = script_target_command_count(scene.target, 0x12);
+	unsigned asked = script_target_command_count(scene.script, 0x12);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = 0x12, .times = 1, .hang = true});
-	script_target_attention(scene.target, 1, 0x2a, 0x09);
+	    scene.script, (struct script_rule){.opcode = 0x12, .times = 1, .hang = true});
+	script_target_attention(scene.script, 1, 0x2a, 0x09);
 	must_pread(fd, found, LENGTH, MIB(1));
-	cr_assert(script_target_await(scene.target, 0x12, asked + 1, SOON));
-	script_target_attention(scene.target, 1, 0x2a, 0x09);
+	cr_assert(script_target_await(scene.script, 0x12, asked + 1, SOON));
+	script_target_attention(scene.script, 1, 0x2a, 0x09);
 	must_pread(fd, found, LENGTH, MIB(1));
-	unsigned ready = script_target_command_count(scene.target, 0x00);
-	script_target_forget(scene.target, 1);
-	script_target_release(scene.target);
+	unsigned ready = script_target_command_count(scene.script, 0x00);
+	script_target_forget(scene.script, 1);
+	script_target_release(scene.script);
 	/* twice by the first round, whose first is told of the reset, and once by the second */
-	cr_assert(script_target_await(scene.target, 0x00, ready + 3, SOON));
+	cr_assert(script_target_await(scene.script, 0x00, ready + 3, SOON));
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
 	close(fd);
@@ -365,26 +365,26 @@ Test(safety_01, a_reset_that_only_our_questions_were_told_of_counts)
 /* The questions go on after they were told of the reset: nothing may be released meanwhile. */
 Test(safety_01, a_reset_that_our_questions_were_told_of_counts_at_once)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *found = aligned_buffer(LENGTH);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
-	unsigned capacities = script_target_command_count(scene.target, 0x9e);
+	unsigned capacities = script_target_command_count(scene.script, 0x9e);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
-	unsigned asked = script_target_command_count(scene.target, 0x12);
+	unsigned asked = script_target_command_count(scene.script, 0x12);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = 0x12, .times = 1, .hang = true});
+	    scene.script, (struct script_rule){.opcode = 0x12, .times = 1, .hang = true});
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = 0x9e, .times = 1, .hang = true});
-	script_target_attention(scene.target, 1, 0x2a, 0x09);
+	    scene.script, (struct script_rule){.opcode = 0x9e, .times = 1, .hang = true});
+	script_target_attention(scene.script, 1, 0x2a, 0x09);
 	must_pread(fd, found, LENGTH, MIB(1));
-	cr_assert(script_target_await(scene.target, 0x12, asked + 1, SOON));
-	script_target_forget(scene.target, 1);
-	script_target_release(scene.target);
-	cr_assert(script_target_await(scene.target, 0x9e, capacities + 1, SOON));
+	cr_assert(script_target_await(scene.script, 0x12, asked + 1, SOON));
+	script_target_forget(scene.script, 1);
+	script_target_release(scene.script);
+	cr_assert(script_target_await(scene.script, 0x9e, capacities + 1, SOON));
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
-	script_target_release(scene.target);
+	script_target_release(scene.script);
 	close(fd);
 	script_scene_end(&scene);
 }
@@ -393,7 +393,7 @@ Test(safety_01, a_reset_that_our_questions_were_told_of_counts_at_once)
 
 static void flush_crossed_by_a_reboot(bool executed, enum telling telling)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job flush = job_new(JOB_FSYNC, fd, NULL, 0, 0);
@@ -401,19 +401,19 @@ static void flush_crossed_by_a_reboot(bool executed, enum telling telling)
 	bool wrote = false, synced = false;
 
 	must_pwrite(fd, bytes, LENGTH, 0);
-	script_target_rule(scene.target,
+	script_target_rule(scene.script,
 	    (struct script_rule){
 	        .opcode = SCRIPT_SYNC, .times = 1, .hang = !executed, .mute = executed});
 	job_start(&flush);
-	cr_assert(script_target_await(scene.target, SCRIPT_SYNC, 1, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_SYNC, 1, SOON));
 	unsigned first = now(&scene);
 	reboot_now(&scene, telling, SCRIPT_NEVER);
 	g_usleep(100000);
 	cr_assert(!job_is_done(&flush), "fsync ended while nobody was there");
-	script_target_listen(scene.target, true);
+	script_target_listen(scene.script, true);
 	cr_assert_eq(job_end(&flush, SOON), 0);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
-	for (unsigned i = first; script_target_record(scene.target, i, &record); i++) {
+	for (unsigned i = first; script_target_record(scene.script, i, &record); i++) {
 		cr_assert(!record_is(&record, SCRIPT_WRITE) || !synced,
 		    "a WRITE came behind the SYNCHRONIZE CACHE");
 		cr_assert(!record_is(&record, SCRIPT_SYNC) || wrote,
@@ -444,19 +444,19 @@ Test(safety_02, a_flush_whose_answer_a_reboot_swallowed_is_done_anew)
 /* The flush is answered GOOD behind the reset that it did not cover. */
 Test(safety_02, a_flush_crossed_by_a_reset_is_done_anew)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job flush = job_new(JOB_FSYNC, fd, NULL, 0, 0);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .hang = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .hang = true});
 	job_start(&flush);
-	cr_assert(script_target_await(scene.target, SCRIPT_SYNC, 1, SOON));
-	script_target_forget(scene.target, 1);
+	cr_assert(script_target_await(scene.script, SCRIPT_SYNC, 1, SOON));
+	script_target_forget(scene.script, 1);
 	must_pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(1)); /* is told */
-	script_target_release(scene.target);
+	script_target_release(scene.script);
 	cr_assert_eq(job_end(&flush, SOON), 0);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, LENGTH, 0);
 	close(fd);
@@ -467,7 +467,7 @@ Test(safety_02, a_flush_crossed_by_a_reset_is_done_anew)
 
 static void newer_over_older(bool executed, bool is_reset, enum telling telling)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *older = pattern(LENGTH, 0, 1), *newer = pattern(LENGTH, 0, 2);
 	unsigned char *even_newer = pattern(LENGTH, 0, 3);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
@@ -476,18 +476,18 @@ static void newer_over_older(bool executed, bool is_reset, enum telling telling)
 	struct script_record record;
 
 	must_pwrite(fd, older, LENGTH, 0);
-	script_target_rule(scene.target,
+	script_target_rule(scene.script,
 	    (struct script_rule){
 	        .opcode = SCRIPT_WRITE, .times = 1, .hang = !executed, .mute = executed});
 	job_start(&first);
-	cr_assert(script_target_await(scene.target, SCRIPT_WRITE, 2, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_WRITE, 2, SOON));
 	job_start(&second); /* waits for the first */
 	g_usleep(50000);
 	unsigned from = now(&scene);
 	if (is_reset) {
-		script_target_forget(scene.target, 1);
+		script_target_forget(scene.script, 1);
 		must_pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(1));
-		script_target_release(scene.target);
+		script_target_release(scene.script);
 	} else {
 		reboot_now(&scene, telling, 100);
 	}
@@ -499,7 +499,7 @@ static void newer_over_older(bool executed, bool is_reset, enum telling telling)
 	script_scene_must_be(&scene, SCRIPT_STABLE, older, LENGTH, 0);
 	/* the last to touch each block is the newest, and never was an older one behind it */
 	unsigned age = 0;
-	for (unsigned i = from; script_target_record(scene.target, i, &record); i++) {
+	for (unsigned i = from; script_target_record(scene.script, i, &record); i++) {
 		if (!record_is(&record, SCRIPT_WRITE) || !record.executed ||
 		    record_end(&record) <= KIB(32) || record_start(&record) >= KIB(48))
 			continue;
@@ -537,7 +537,7 @@ Test(safety_03, it_does_when_another_initiator_reset_the_LUN)
 /* Reads during the time in which the target does not have it yet. */
 static void reads_during_the_resend(enum telling telling)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *stable = pattern(SIZE, 0, 9), *newest = pattern(SIZE, 0, 1);
 	unsigned char *found = aligned_buffer(MIB(1));
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT),
@@ -551,8 +551,8 @@ static void reads_during_the_resend(enum telling telling)
 		memcpy(stable + i * KIB(16), newest + i * KIB(16), KIB(4));
 	}
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_WRITE, .delay_ms = 100});
-	unsigned before = script_target_command_count(scene.target, SCRIPT_WRITE);
+	    scene.script, (struct script_rule){.opcode = SCRIPT_WRITE, .delay_ms = 100});
+	unsigned before = script_target_command_count(scene.script, SCRIPT_WRITE);
 	reboot_now(&scene, telling, 50);
 	do {
 		must_pread(fd, found, MIB(1), 0);
@@ -562,7 +562,7 @@ static void reads_during_the_resend(enum telling telling)
 		must_pread(buffered, found, MIB(1), 0);
 		at = first_difference(found, stable, MIB(1));
 		cr_assert(at < 0, "byte %zd of a buffered read is old", at);
-	} while (script_target_command_count(scene.target, SCRIPT_WRITE) < before + PIECES);
+	} while (script_target_command_count(scene.script, SCRIPT_WRITE) < before + PIECES);
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, stable, MIB(1), 0);
 	close(fd);
@@ -583,21 +583,21 @@ Test(safety_03, reads_after_an_untold_reboot_see_what_the_target_does_not_have_y
 /* A READ that was executed between the reset and our knowing of it. */
 Test(safety_03, a_read_that_was_faster_than_the_news_of_a_reset_is_mended)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *found = aligned_buffer(LENGTH);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job reader = job_new(JOB_READ, fd, found, LENGTH, 0);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_READ, .times = 1, .hang = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_READ, .times = 1, .hang = true});
 	job_start(&reader);
-	cr_assert(script_target_await(scene.target, SCRIPT_READ, 1, SOON));
-	script_target_forget(scene.target, 1);
+	cr_assert(script_target_await(scene.script, SCRIPT_READ, 1, SOON));
+	script_target_forget(scene.script, 1);
 	must_pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(1)); /* is told */
 	/* all is there again, stable, and released, before the READ is answered with what was */
 	must_fsync(&scene, fd);
-	script_target_release(scene.target);
+	script_target_release(scene.script);
 	cr_assert_eq(job_end(&reader, SOON), 0);
 	cr_assert(first_difference(found, bytes, LENGTH) < 0, "it saw what was forgotten");
 	close(fd);
@@ -608,7 +608,7 @@ Test(safety_03, a_read_that_was_faster_than_the_news_of_a_reset_is_mended)
 
 Test(safety_04, an_O_DSYNC_write_is_stable_and_older_ones_do_not_come_after_it)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *older = pattern(LENGTH, 0, 1), *newer = pattern(LENGTH, 0, 2);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	int synchronous = must_open(scene.file, O_RDWR | O_DIRECT | O_DSYNC);
@@ -622,7 +622,7 @@ Test(safety_04, an_O_DSYNC_write_is_stable_and_older_ones_do_not_come_after_it)
 	must_fsync(&scene, fd);
 	memcpy(older + KIB(16), newer, KIB(16));
 	script_scene_must_be(&scene, SCRIPT_STABLE, older, LENGTH, 0);
-	for (unsigned i = first; script_target_record(scene.target, i, &record); i++)
+	for (unsigned i = first; script_target_record(scene.script, i, &record); i++)
 		cr_assert(!record_is(&record, SCRIPT_WRITE) || record_end(&record) <= KIB(16) ||
 		              record_start(&record) >= KIB(32),
 		    "bytes %lu to %lu were written again over what was stable",
@@ -634,18 +634,18 @@ Test(safety_04, an_O_DSYNC_write_is_stable_and_older_ones_do_not_come_after_it)
 
 static void synchronous_crossed_by_a_reboot(bool executed)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *older = pattern(LENGTH, 0, 1), *newer = pattern(LENGTH, 0, 2);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	int synchronous = must_open(scene.file, O_RDWR | O_DIRECT | O_DSYNC);
 	struct job write = job_new(JOB_WRITE, synchronous, newer, KIB(16), KIB(16));
 
 	must_pwrite(fd, older, LENGTH, 0);
-	script_target_rule(scene.target,
+	script_target_rule(scene.script,
 	    (struct script_rule){
 	        .opcode = SCRIPT_WRITE, .times = 1, .hang = !executed, .mute = executed});
 	job_start(&write);
-	cr_assert(script_target_await(scene.target, SCRIPT_WRITE, 2, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_WRITE, 2, SOON));
 	reboot_now(&scene, UNTOLD, 100);
 	cr_assert_eq(job_end(&write, SOON), 0);
 	script_scene_must_be(&scene, SCRIPT_STABLE, newer, KIB(16), KIB(16));
@@ -671,18 +671,18 @@ Test(safety_04, it_is_when_only_its_answer_was_swallowed)
 /* A flush covers what was done before it was sent, and not what came while it was under way. */
 Test(safety_04, a_flush_releases_nothing_that_was_written_behind_it)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *before = pattern(LENGTH, 0, 1), *behind = pattern(LENGTH, 0, 2);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job flush = job_new(JOB_CLOSE, fd, NULL, 0, 0);
 
 	must_pwrite(fd, before, LENGTH, 0);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .mute = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_SYNC, .times = 1, .mute = true});
 	job_start(&flush);
-	cr_assert(script_target_await(scene.target, SCRIPT_SYNC, 1, SOON));
+	cr_assert(script_target_await(scene.script, SCRIPT_SYNC, 1, SOON));
 	must_pwrite(fd, behind, LENGTH, LENGTH);
-	script_target_release(scene.target);
+	script_target_release(scene.script);
 	cr_assert_eq(job_end(&flush, SOON), 0);
 	cr_assert_eq(script_scene_number(&scene, "unstable_bytes"), LENGTH);
 	reboot_now(&scene, UNTOLD, 100);
@@ -697,7 +697,7 @@ Test(safety_04, a_flush_releases_nothing_that_was_written_behind_it)
 
 static void zeros_stay(int mode, bool synced_before, enum telling telling)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(MIB(1), 0, 1), *found = aligned_buffer(MIB(1));
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
@@ -710,7 +710,7 @@ static void zeros_stay(int mode, bool synced_before, enum telling telling)
 	memcpy(bytes + KIB(200), bytes, KIB(4));
 	reboot_now(&scene, telling, SCRIPT_NEVER);
 	must_have_forgotten(&scene, bytes, MIB(1), 0);
-	script_target_listen(scene.target, true);
+	script_target_listen(scene.script, true);
 	must_pread(fd, found, MIB(1), 0);
 	ssize_t at = first_difference(found, bytes, MIB(1));
 	cr_assert(at < 0, "byte %zd is %02x, not %02x", at, found[at], bytes[at]);
@@ -737,16 +737,16 @@ Test(safety_05, a_zeroed_range_stays_zero)
 
 Test(safety_05, a_hole_whose_answer_a_reboot_swallowed_is_one)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct job punch = job_new(JOB_PUNCH, fd, NULL, KIB(16), KIB(16));
 
 	must_pwrite(fd, bytes, LENGTH, 0);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = 0x93, .times = 1, .hang = true});
+	    scene.script, (struct script_rule){.opcode = 0x93, .times = 1, .hang = true});
 	job_start(&punch);
-	cr_assert(script_target_await(scene.target, 0x93, 1, SOON));
+	cr_assert(script_target_await(scene.script, 0x93, 1, SOON));
 	reboot_now(&scene, UNTOLD, 100);
 	cr_assert_eq(job_end(&punch, SOON), 0);
 	must_fsync(&scene, fd);
@@ -758,17 +758,17 @@ Test(safety_05, a_hole_whose_answer_a_reboot_swallowed_is_one)
 
 /* ---- 7: where another host may have written since ---- */
 
-static void must_fail_once(struct script_scene *scene, int fd)
+static void must_fail_once(struct scene *scene, int fd)
 {
 	errno = 0;
 	cr_assert(fsync(fd) == -1 && errno == EIO, "fsync after a loss: %s\n%s", strerror(errno),
-	    script_scene_log(scene));
+	    scene_said(scene));
 	must_fsync(scene, fd);
 }
 
 static void shared_sends_nothing_again(bool is_reset)
 {
-	struct script_scene scene = mounted("shared");
+	struct scene scene = mounted("shared");
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *zeros = aligned_buffer(LENGTH);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	int other = must_open(scene.file, O_RDWR | O_DIRECT);
@@ -777,7 +777,7 @@ static void shared_sends_nothing_again(bool is_reset)
 	must_fsync(&scene, fd);
 	unsigned first = now(&scene);
 	if (is_reset)
-		script_target_forget(scene.target, 1);
+		script_target_forget(scene.script, 1);
 	else
 		reboot_now(&scene, UNTOLD, 100);
 	must_pread(fd, aligned_buffer(LENGTH), LENGTH, 0);
@@ -786,7 +786,7 @@ static void shared_sends_nothing_again(bool is_reset)
 	must_pwrite(fd, bytes, LENGTH, 0);
 	first = now(&scene);
 	if (is_reset)
-		script_target_forget(scene.target, 1);
+		script_target_forget(scene.script, 1);
 	else
 		reboot_now(&scene, UNTOLD, 100);
 	must_pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(2));
@@ -814,21 +814,21 @@ Test(safety_07, shared_sends_nothing_again_after_a_reset_and_fsync_says_so_once)
 }
 
 /* Acknowledged and forgotten, and no WRITE was executed since: what is there is another host's. */
-static void must_not_be_sent_again(struct script_scene *scene, int fd, unsigned first)
+static void must_not_be_sent_again(struct scene *scene, int fd, unsigned first)
 {
 	unsigned char *foreign = pattern(LENGTH, 0, 77);
 	struct script_record record;
 
 	/* one that was on its way when the fence came does not count as the report */
 	cr_assert(fsync(fd) == -1 && errno == EIO, "fsync after a loss: %s\n%s", strerror(errno),
-	    script_scene_log(scene));
+	    scene_said(scene));
 	if (fsync(fd) != 0)
 		must_fsync(scene, fd);
-	for (unsigned i = first; script_target_record(scene->target, i, &record); i++)
+	for (unsigned i = first; script_target_record(scene->script, i, &record); i++)
 		cr_assert(!record_is(&record, SCRIPT_WRITE) || !record.executed,
-		    "an acknowledged write was sent again\n%s", script_scene_log(scene));
+		    "an acknowledged write was sent again\n%s", scene_said(scene));
 	script_scene_must_be(scene, SCRIPT_STABLE, foreign, LENGTH, 0);
-	script_target_forget_rules(scene->target);
+	script_target_forget_rules(scene->script);
 	must_pwrite(fd, foreign, KIB(4), MIB(1));
 	must_fsync(scene, fd);
 	reboot_now(scene, TOLD, 50);
@@ -851,34 +851,34 @@ static void fenced(enum fence fence)
 	static const struct sense preempted = {SENSE_UNIT_ATTENTION, 0x2a, 0x03};
 	struct script_rule conflict = {
 	    .opcode = SCRIPT_WRITE, .times = 1, .status = SAM_RESERVATION_CONFLICT};
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *bytes = pattern(LENGTH, 0, 1), *foreign = pattern(LENGTH, 0, 77);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 
 	must_pwrite(fd, bytes, LENGTH, 0);
 	if (fence == PREEMPTED_BEFORE) {
-		script_target_attention(scene.target, 1, 0x2a, 0x03);
+		script_target_attention(scene.script, 1, 0x2a, 0x03);
 		must_pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(1));
 	} else if (fence == CONFLICT_BEFORE) {
-		script_target_rule(scene.target, conflict);
+		script_target_rule(scene.script, conflict);
 		cr_assert(pwrite(fd, bytes, LENGTH, MIB(1)) < 0);
 	} else if (fence == CONFLICT_OF_A_READ) {
 		conflict.opcode = SCRIPT_READ;
-		script_target_rule(scene.target, conflict);
+		script_target_rule(scene.script, conflict);
 		cr_assert(pread(fd, aligned_buffer(LENGTH), LENGTH, MIB(1)) < 0);
 	}
 	unsigned first = now(&scene);
 	reboot_now(&scene, UNTOLD, SCRIPT_NEVER);
-	script_target_write(scene.target, 1, 0, foreign, LENGTH);
+	script_target_write(scene.script, 1, 0, foreign, LENGTH);
 	if (fence == PREEMPTED_WHILE_AWAY) {
-		script_target_sense(scene.target, 0x00, 1, preempted);
+		script_target_sense(scene.script, 0x00, 1, preempted);
 	} else if (fence == PREEMPTED_AT_THE_RESEND) {
-		script_target_sense(scene.target, SCRIPT_WRITE, 1, preempted);
+		script_target_sense(scene.script, SCRIPT_WRITE, 1, preempted);
 	} else if (fence == CONFLICT_AT_THE_RESEND) {
 		conflict.times = 0;
-		script_target_rule(scene.target, conflict);
+		script_target_rule(scene.script, conflict);
 	}
-	script_target_listen(scene.target, true);
+	script_target_listen(scene.script, true);
 	must_not_be_sent_again(&scene, fd, first);
 	close(fd);
 	script_scene_end(&scene);
@@ -929,7 +929,7 @@ static uint64_t resident(pid_t pid)
 static void write_beyond_the_bound(unsigned reboots)
 {
 	const uint64_t size = MIB(MAX(scaled(160), 80));
-	struct script_scene scene = script_scene(size);
+	struct scene scene = scene_of_script(size);
 	unsigned char *bytes = aligned_buffer(size);
 	uint64_t most = 0, most_kept = 0;
 	struct script_record record;
@@ -946,7 +946,7 @@ static void write_beyond_the_bound(unsigned reboots)
 		if (reboots && at % (size / reboots) == MIB(5))
 			reboot_now(&scene, at % 2 ? TOLD : UNTOLD, 50);
 	}
-	unsigned syncs = script_target_command_count(scene.target, SCRIPT_SYNC);
+	unsigned syncs = script_target_command_count(scene.script, SCRIPT_SYNC);
 	cr_assert(syncs > 0, "nothing was flushed by itself");
 	cr_assert(most_kept <= MIB(64), "%lu bytes were kept", most_kept);
 	fprintf(stderr, "at most %lu MiB kept, %lu MiB resident, %u flushes by itself\n",
@@ -955,7 +955,7 @@ static void write_beyond_the_bound(unsigned reboots)
 		cr_assert(most < MIB(64 + 48), "%lu bytes are resident", most);
 	must_fsync(&scene, fd);
 	script_scene_must_be(&scene, SCRIPT_STABLE, bytes, size, 0);
-	for (unsigned i = 0; script_target_record(scene.target, i, &record); i++)
+	for (unsigned i = 0; script_target_record(scene.script, i, &record); i++)
 		cr_assert(reboots || !record_is(&record, SCRIPT_WRITE) || record.executed);
 	close(fd);
 	script_scene_end(&scene);
@@ -977,7 +977,7 @@ Test(safety_08, a_reset_under_load_loses_nothing_to_the_flush_that_makes_room)
 	const uint64_t size = MIB(MAX(scaled(256), 96));
 	const unsigned writers = 16;
 	const size_t chunk = MIB(1);
-	struct script_scene scene = script_scene(size);
+	struct scene scene = scene_of_script(size);
 	unsigned char *bytes = aligned_buffer(size);
 	struct job jobs[16] = {{.fd = -1}};
 	uint64_t at = 0;
@@ -992,7 +992,7 @@ Test(safety_08, a_reset_under_load_loses_nothing_to_the_flush_that_makes_room)
 			jobs[i] = job_new(JOB_WRITE, fd, bytes + at, chunk, at);
 			job_start(&jobs[i]);
 		}
-		script_target_forget(scene.target, 1);
+		script_target_forget(scene.script, 1);
 	}
 	for (unsigned i = 0; i < writers; i++)
 		if (jobs[i].thread)
@@ -1008,7 +1008,7 @@ Test(safety_08, a_reset_under_load_loses_nothing_to_the_flush_that_makes_room)
 /* An older write hangs at the target, the connection breaks, a newer one follows its replay. */
 static bool ghost_corrupts(enum script_ghosts how, uint32_t ms)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *older = pattern(LENGTH, 0, 1), *newer = pattern(LENGTH, 0, 2);
 	unsigned char *found = aligned_buffer(LENGTH);
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
@@ -1016,30 +1016,30 @@ static bool ghost_corrupts(enum script_ghosts how, uint32_t ms)
 	struct script_record ghost = {0};
 	uint8_t isid[6], isid_after[6];
 
-	script_target_last_isid(scene.target, isid);
-	script_target_ghosts(scene.target, how, ms);
+	script_target_last_isid(scene.script, isid);
+	script_target_ghosts(scene.script, how, ms);
 	script_target_rule(
-	    scene.target, (struct script_rule){.opcode = SCRIPT_WRITE, .times = 1, .hang = true});
+	    scene.script, (struct script_rule){.opcode = SCRIPT_WRITE, .times = 1, .hang = true});
 	unsigned first = now(&scene);
 	job_start(&write);
-	cr_assert(script_target_await(scene.target, SCRIPT_WRITE, 1, SOON));
-	script_target_drop(scene.target, SCRIPT_RST);
+	cr_assert(script_target_await(scene.script, SCRIPT_WRITE, 1, SOON));
+	script_target_drop(scene.script, SCRIPT_RST);
 	cr_assert_eq(job_end(&write, SOON), 0);
 	must_pwrite(fd, newer, LENGTH, 0);
 	must_fsync(&scene, fd);
-	script_target_last_isid(scene.target, isid_after);
+	script_target_last_isid(scene.script, isid_after);
 	cr_assert(memcmp(isid, isid_after, sizeof(isid)) == 0, "the ISID is another");
-	for (; script_target_record(scene.target, first, &ghost); first++)
+	for (; script_target_record(scene.script, first, &ghost); first++)
 		if (record_is(&ghost, SCRIPT_WRITE) && ghost.ghost)
 			break;
 	cr_assert(ghost.ghost, "there was no ghost");
 	g_usleep(ms * 1000 + 300000);
-	cr_assert(script_target_record(scene.target, first, &ghost));
+	cr_assert(script_target_record(scene.script, first, &ghost));
 	if (how == SCRIPT_GHOSTS_LIVE)
 		cr_assert(ghost.aborted && !ghost.executed, "the ghost was not ended by the login");
 	else
 		cr_assert(ghost.executed, "the ghost was never executed");
-	cr_assert(script_target_read(scene.target, 1, 0, found, LENGTH, SCRIPT_VOLATILE));
+	cr_assert(script_target_read(scene.script, 1, 0, found, LENGTH, SCRIPT_VOLATILE));
 	bool corrupt = first_difference(found, newer, LENGTH) >= 0;
 	if (corrupt)
 		cr_assert(first_difference(found, older, LENGTH) < 0);
@@ -1067,16 +1067,16 @@ Test(safety_11, a_target_that_does_not_reinstate_sessions_would_be_noticed)
 /* Many at once, cut again and again: the order of arrival is never the order of execution. */
 Test(safety_11, many_ghosts_of_many_cuts_leave_the_newest)
 {
-	struct script_scene scene = mounted(NULL);
+	struct scene scene = mounted(NULL);
 	unsigned char *shadow = aligned_buffer(MIB(1));
 	int fd = must_open(scene.file, O_RDWR | O_DIRECT);
 	struct dice dice = {.state = 11};
 	struct job jobs[8];
 
-	script_target_ghosts(scene.target, SCRIPT_GHOSTS_LIVE, 200);
+	script_target_ghosts(scene.script, SCRIPT_GHOSTS_LIVE, 200);
 	for (unsigned round = 0; round < scaled(24); round++) {
 		script_target_rule(
-		    scene.target, (struct script_rule){.opcode = SCRIPT_WRITE,
+		    scene.script, (struct script_rule){.opcode = SCRIPT_WRITE,
 		                      .times = 8,
 		                      .delay_ms = (uint32_t)dice_between(&dice, 20, 150)});
 		for (unsigned i = 0; i < 8; i++) {
@@ -1087,12 +1087,12 @@ Test(safety_11, many_ghosts_of_many_cuts_leave_the_newest)
 			job_start(&jobs[i]);
 		}
 		g_usleep((gulong)dice_between(&dice, 1, 60) * 1000);
-		script_target_drop(scene.target, dice_roll(&dice) & 1 ? SCRIPT_RST : SCRIPT_FIN);
+		script_target_drop(scene.script, dice_roll(&dice) & 1 ? SCRIPT_RST : SCRIPT_FIN);
 		for (unsigned i = 0; i < 8; i++) {
 			cr_assert_eq(job_end(&jobs[i], SOON), 0);
 			free(jobs[i].bytes);
 		}
-		script_target_forget_rules(scene.target);
+		script_target_forget_rules(scene.script);
 	}
 	g_usleep(400000);
 	script_scene_must_be(&scene, SCRIPT_VOLATILE, shadow, MIB(1), 0);

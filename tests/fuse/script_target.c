@@ -3,7 +3,7 @@
  * byte with an initiator that shows each PDU.
  */
 #include "support/script_raw.h"
-#include "support/script_target.h"
+#include "support/script_scene.h"
 #include "support/data.h"
 #include "support/mount.h"
 
@@ -21,13 +21,6 @@ TestSuite(script_target, .timeout = 120);
 #define INITIATOR "iqn.2026-01.org.lunfs:tester"
 #define LENGTH    KIB(64)
 
-static void must_not_complain(struct script_target *target)
-{
-	char last[160];
-
-	cr_assert_eq(script_target_complaints(target, last, sizeof(last)), 0, "%s", last);
-}
-
 static void must_be(struct script_target *target, enum script_image image, const void *bytes,
     size_t length, uint64_t offset)
 {
@@ -41,51 +34,23 @@ static void must_be(struct script_target *target, enum script_image image, const
 
 /* ---- lunfs ---- */
 
-/* A stage, a target with LUN 1, mounted. */
-struct played {
-	struct stage *stage;
-	struct script_target *target;
-	char *mnt, *file;
-};
-
-static struct played play(unsigned block_size, const struct script_parameters *parameters)
-{
-	struct played made = {.stage = stage_new(), .target = script_target_start(SCENE_IQN)};
-
-	script_target_add_lun(made.target, 1, MIB(8), block_size);
-	if (parameters)
-		script_target_set(made.target, parameters);
-	made.mnt = must_mount_lunfs(made.stage,
-	    text(made.stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, script_target_port(made.target)),
-	    NULL);
-	made.file = text(made.stage, "%s/lun1.img", made.mnt);
-	return made;
-}
-
-static void play_end(struct played *played)
-{
-	must_umount(played->stage, played->mnt);
-	must_not_complain(played->target);
-	script_target_stop(played->target);
-}
-
 static void writes_and_reads(unsigned block_size, const struct script_parameters *parameters)
 {
-	struct played played = play(block_size, parameters);
+	struct scene played = script_scene_served(MIB(8), block_size, parameters);
 	unsigned char *bytes = aligned_buffer(MIB(4));
 	int fd = must_open(played.file, O_RDWR | O_DIRECT);
 
 	for (size_t length = 4096, at = 0; length <= MIB(2); at += length, length *= 2) {
 		pattern_fill(bytes + at, length, at, (unsigned)length);
 		must_pwrite(fd, bytes + at, length, at);
-		must_be(played.target, SCRIPT_VOLATILE, bytes + at, length, at);
+		must_be(played.script, SCRIPT_VOLATILE, bytes + at, length, at);
 	}
 	cr_assert_eq(fsync(fd), 0);
-	must_be(played.target, SCRIPT_STABLE, bytes, MIB(2), 0);
-	cr_assert_eq(script_target_dirty(played.target, 1), 0);
+	must_be(played.script, SCRIPT_STABLE, bytes, MIB(2), 0);
+	cr_assert_eq(script_target_dirty(played.script, 1), 0);
 	close(fd);
 	must_hold(played.file, bytes, MIB(2), 0);
-	play_end(&played);
+	script_scene_serve_no_more(&played);
 }
 
 Test(script_target, lunfs_mounts_it_writes_and_reads)
@@ -120,7 +85,7 @@ Test(script_target, lunfs_discovers_it)
 	cr_assert(
 	    strstr(found, SCENE_IQN "\n") && strstr(found, "lun 1 ") && strstr(found, "lun 300 "),
 	    "%s", found);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	script_target_stop(target);
 }
 
@@ -134,7 +99,7 @@ static bool can_read(void *fd)
 
 Test(script_target, a_reboot_forgets_what_was_not_synced)
 {
-	struct played played = play(512, NULL);
+	struct scene played = script_scene_served(MIB(8), 512, NULL);
 	unsigned char *synced = aligned_buffer(LENGTH), *unsynced = aligned_buffer(LENGTH);
 	int fd = must_open(played.file, O_RDWR | O_DIRECT);
 
@@ -143,18 +108,18 @@ Test(script_target, a_reboot_forgets_what_was_not_synced)
 	must_pwrite(fd, synced, LENGTH, 0);
 	cr_assert_eq(fsync(fd), 0);
 	must_pwrite(fd, unsynced, LENGTH, 0);
-	must_be(played.target, SCRIPT_VOLATILE, unsynced, LENGTH, 0);
-	must_be(played.target, SCRIPT_STABLE, synced, LENGTH, 0);
-	cr_assert_eq(script_target_dirty(played.target, 1), LENGTH);
-	script_target_reboot(played.target, (struct script_reboot){.closed_ms = SCRIPT_NEVER});
-	must_be(played.target, SCRIPT_VOLATILE, synced, LENGTH, 0);
-	must_be(played.target, SCRIPT_STABLE, synced, LENGTH, 0);
-	cr_assert_eq(script_target_connections(played.target), 0);
-	script_target_listen(played.target, true);
+	must_be(played.script, SCRIPT_VOLATILE, unsynced, LENGTH, 0);
+	must_be(played.script, SCRIPT_STABLE, synced, LENGTH, 0);
+	cr_assert_eq(script_target_dirty(played.script, 1), LENGTH);
+	script_target_reboot(played.script, (struct script_reboot){.closed_ms = SCRIPT_NEVER});
+	must_be(played.script, SCRIPT_VOLATILE, synced, LENGTH, 0);
+	must_be(played.script, SCRIPT_STABLE, synced, LENGTH, 0);
+	cr_assert_eq(script_target_connections(played.script), 0);
+	script_target_listen(played.script, true);
 	cr_assert(await(10, can_read, &fd), "it does not come back");
-	cr_assert_eq(script_target_logins(played.target), 2);
+	cr_assert_eq(script_target_logins(played.script), 2);
 	close(fd);
-	play_end(&played);
+	script_scene_serve_no_more(&played);
 }
 
 /* ---- libiscsi ---- */
@@ -205,7 +170,7 @@ Test(script_target, libiscsi_logs_in_and_is_told_of_unit_attentions)
 	must_be(target, SCRIPT_STABLE, bytes, LENGTH, 0);
 	cr_assert_eq(iscsi_logout_sync(iscsi), 0);
 	iscsi_destroy_context(iscsi);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	script_target_stop(target);
 }
 
@@ -271,7 +236,7 @@ Test(script_target, its_disk_does_what_SBC_says)
 	script_target_read_only(target, 1, true);
 	cr_assert_eq(write_status(iscsi, zeros, 0), SCSI_STATUS_CHECK_CONDITION);
 	iscsi_destroy_context(iscsi);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	script_target_stop(target);
 }
 
@@ -386,7 +351,7 @@ Test(script_target, answers_are_spoiled_as_told)
 	cr_assert_eq(spoiled(target, &raw, SCRIPT_BAD_AHS, 0x8a), 0x21);
 	cr_assert_eq(header[4], 0xff);
 	cr_assert_eq(spoiled(target, &raw, SCRIPT_TRUNCATED, 0x88), -1);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	close(raw.fd);
 	script_target_stop(target);
 }
@@ -439,7 +404,7 @@ Test(script_target, messages_and_pings_arrive)
 	script_target_message(target, &(struct script_message){.event = 2});
 	cr_assert_eq(raw_receive(&raw), 0x32);
 	cr_assert_eq(raw_receive(&raw), -1);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	close(raw.fd);
 	script_target_stop(target);
 }
@@ -539,7 +504,7 @@ Test(script_target, logins_follow_their_script)
 	setsockopt(raw.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	cr_assert(raw_login(&raw, INITIATOR, SCENE_IQN, 1) == -1 && is_silent(&raw));
 	close(raw.fd);
-	must_not_complain(target);
+	script_target_must_not_complain(target);
 	script_target_stop(target);
 }
 

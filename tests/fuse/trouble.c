@@ -32,19 +32,6 @@ static bool is_mounted_now(void *mountpoint)
 	return is_mounted(mountpoint);
 }
 
-/* A target with one disk, and a directory of uid's to mount it on. */
-static struct scene scene_unmounted(uid_t uid)
-{
-	struct scene scene = {.stage = stage_new(), .size = MIB(4)};
-
-	scene.tgt = tgt_start(scene.stage);
-	tgt_add_target(scene.tgt, 1, SCENE_IQN);
-	scene.backing = tgt_add_lun(scene.tgt, 1, .lun = 1, .size = scene.size);
-	scene.mnt = stage_directory(scene.stage, "mnt", uid);
-	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
-	return scene;
-}
-
 /* In the foreground, so that the exit status is seen; what it says goes to the file "said". */
 static pid_t mount_in_foreground(struct scene *scene, uint16_t port)
 {
@@ -304,21 +291,30 @@ static pid_t start_unsynced_writer(const struct scene *scene)
 
 #define THE_LOSS "not known to be on stable storage: lun1.img: bytes 4096-4607 (512 in all)"
 
-Test(trouble, SIGTERM_tells_of_writes_that_a_target_which_died_may_have_lost)
+/* The target is made unable to answer before the first SIGTERM; after the second it is left. */
+static void must_tell_of_the_loss(
+    void (*disable)(struct tgt *tgt), void (*enable)(struct tgt *tgt), double wait)
 {
 	struct scene scene = scene_unmounted(0);
 	pid_t lunfs_pid = mount_in_foreground(&scene, scene.tgt->port);
 	pid_t writer = start_unsynced_writer(&scene);
 
-	tgt_kill(scene.tgt);
+	disable(scene.tgt);
 	cr_assert(kill(lunfs_pid, SIGTERM) == 0);
-	cr_assert_eq(call_end(lunfs_pid, 1), -1, "it did not wait for the target");
+	cr_assert_eq(call_end(lunfs_pid, wait), -1, "it did not wait for the target");
 	cr_assert(kill(lunfs_pid, SIGTERM) == 0);
 	cr_assert_eq(call_end(lunfs_pid, 10), 1, "the loss is not in the exit status");
 	cr_assert(
 	    says(must(scene.stage, "cat said"), THE_LOSS), "%s", must(scene.stage, "cat said"));
 	cr_assert(!is_mounted(scene.mnt));
 	cr_assert(kill(writer, SIGKILL) == 0);
+	if (enable)
+		enable(scene.tgt);
+}
+
+Test(trouble, SIGTERM_tells_of_writes_that_a_target_which_died_may_have_lost)
+{
+	must_tell_of_the_loss(tgt_kill, NULL, 1);
 }
 
 Test(trouble, SIGTERM_writes_again_what_a_target_which_died_may_have_lost)
@@ -340,20 +336,7 @@ Test(trouble, SIGTERM_writes_again_what_a_target_which_died_may_have_lost)
 
 Test(trouble, a_second_SIGTERM_leaves_a_silent_target_and_what_was_not_flushed)
 {
-	struct scene scene = scene_unmounted(0);
-	pid_t lunfs_pid = mount_in_foreground(&scene, scene.tgt->port);
-	pid_t writer = start_unsynced_writer(&scene);
-
-	tgt_freeze(scene.tgt);
-	cr_assert(kill(lunfs_pid, SIGTERM) == 0);
-	cr_assert_eq(call_end(lunfs_pid, 0.5), -1, "it did not wait for the target");
-	cr_assert(kill(lunfs_pid, SIGTERM) == 0);
-	cr_assert_eq(call_end(lunfs_pid, 10), 1, "the loss is not in the exit status");
-	cr_assert(
-	    says(must(scene.stage, "cat said"), THE_LOSS), "%s", must(scene.stage, "cat said"));
-	cr_assert(!is_mounted(scene.mnt));
-	cr_assert(kill(writer, SIGKILL) == 0);
-	tgt_thaw(scene.tgt);
+	must_tell_of_the_loss(tgt_freeze, tgt_thaw, 0.5);
 }
 
 /* ---- live mounts that cannot be asked, and dead ones ---- */

@@ -89,14 +89,31 @@ pid_t lunfs_daemon(void)
 	return 0;
 }
 
-struct scene scene_with_disk(uint64_t size, unsigned block_size)
+/* A target with one disk. */
+static struct scene scene_of_tgt(uint64_t size, unsigned block_size)
 {
 	struct scene scene = {.stage = stage_new(), .size = size};
 
 	scene.tgt = tgt_start(scene.stage);
 	tgt_add_target(scene.tgt, 1, SCENE_IQN);
 	scene.backing = tgt_add_lun(scene.tgt, 1, .lun = 1, .size = size, .block_size = block_size);
+	return scene;
+}
+
+struct scene scene_with_disk(uint64_t size, unsigned block_size)
+{
+	struct scene scene = scene_of_tgt(size, block_size);
+
 	scene.mnt = must_mount_lunfs(scene.stage, tgt_url(scene.tgt, SCENE_IQN, -1), NULL);
+	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
+	return scene;
+}
+
+struct scene scene_unmounted(uid_t uid)
+{
+	struct scene scene = scene_of_tgt(MIB(4), 0);
+
+	scene.mnt = stage_directory(scene.stage, "mnt", uid);
 	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
 	return scene;
 }
@@ -110,11 +127,8 @@ void scene_umount(struct scene *scene)
 
 struct scene scene_behind_proxy(uint64_t size)
 {
-	struct scene scene = {.stage = stage_new(), .size = size};
+	struct scene scene = scene_of_tgt(size, 0);
 
-	scene.tgt = tgt_start(scene.stage);
-	tgt_add_target(scene.tgt, 1, SCENE_IQN);
-	scene.backing = tgt_add_lun(scene.tgt, 1, .lun = 1, .size = size);
 	scene.proxy = proxy_start(scene.tgt->port);
 	return scene;
 }
@@ -149,9 +163,10 @@ void scene_mount_as(struct scene *scene, uid_t uid, const char *source, const ch
 	scene->mnt = stage_directory(stage, "mnt", uid);
 	scene->file = text(stage, "%s/lun1.img", scene->mnt);
 	scene->log = text(stage, "%s/said", stage->dir);
-	scene->lunfs = sh_start(stage, uid, NULL, scene->log, "%s mount %s %s -f%s%s", stage->lunfs,
+	scene->lunfs = sh_start(stage, uid, NULL, scene->log, "%s mount %s %s %s%s%s", stage->lunfs,
 	    source ? source : text(stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, port), scene->mnt,
-	    options ? " -o " : "", options ? options : "");
+	    getenv("LUNFS_TEST_DEBUG") ? "-d" : "-f", options ? " -o " : "",
+	    options ? options : "");
 	/* another user's mount shows root nothing */
 	cr_assert(await(10, uid || source ? is_mounted_there : is_there,
 	              uid || source ? scene->mnt : scene->file),

@@ -38,6 +38,8 @@ struct scene {
 	char *log;                    /* and what it says */
 };
 struct scene scene_with_disk(uint64_t size, unsigned block_size);
+/* The same of 4 MiB, and not mounted: on a directory of uid's. */
+struct scene scene_unmounted(uid_t uid);
 /* Unmounts, and the file and the backing file are both at hand for a last look. */
 void scene_umount(struct scene *scene);
 #define SCENE_IQN "iqn.2026-01.org.lunfs:disk"

@@ -14,67 +14,57 @@
 #include <string.h>
 #include <unistd.h>
 
-struct script_scene script_scene(uint64_t size)
+void script_scene_mount(struct scene *scene, const char *options)
 {
-	struct script_scene scene = {
-	    .stage = stage_new(), .target = script_target_start(SCENE_IQN), .size = size};
-
-	script_target_add_lun(scene.target, 1, size, 512);
-	return scene;
+	scene_mount(scene, text(scene->stage,
+	                       "replacement_timeout=infinity,noop_out_interval=1s,"
+	                       "noop_out_timeout=1s,login_timeout=3s%s%s",
+	                       options ? "," : "", options ? options : ""));
 }
 
-static bool scene_is_mounted(void *data)
-{
-	const struct script_scene *scene = data;
-
-	return is_mounted(scene->mnt) && access(scene->file, F_OK) == 0;
-}
-
-void script_scene_mount(struct script_scene *scene, const char *options)
-{
-	struct stage *stage = scene->stage;
-
-	scene->mnt = stage_directory(stage, "mnt", 0);
-	scene->file = text(stage, "%s/lun1.img", scene->mnt);
-	scene->log = text(stage, "%s/lunfs.log", stage->dir);
-	scene->daemon = sh_start(stage, 0, NULL, scene->log,
-	    "%s mount iscsi://127.0.0.1:%u/" SCENE_IQN
-	    " %s %s -o replacement_timeout=infinity,noop_out_interval=1s,noop_out_timeout=1s,"
-	    "login_timeout=3s%s%s",
-	    stage->lunfs, script_target_port(scene->target), scene->mnt,
-	    getenv("LUNFS_TEST_DEBUG") ? "-d" : "-f", options ? "," : "", options ? options : "");
-	cr_assert(await(20, scene_is_mounted, scene), "not mounted:\n%s", script_scene_log(scene));
-}
-
-static void must_not_complain(struct script_scene *scene)
+void script_target_must_not_complain(struct script_target *target)
 {
 	char last[160];
 
 	cr_assert_eq(
-	    script_target_complaints(scene->target, last, sizeof(last)), 0, "complaint: %s", last);
+	    script_target_complaints(target, last, sizeof(last)), 0, "complaint: %s", last);
 }
 
-void script_scene_umount(struct script_scene *scene)
+void script_scene_umount(struct scene *scene)
 {
 	must_umount(scene->stage, scene->mnt);
-	cr_assert_eq(call_end(scene->daemon, 20), 0, "lunfs failed:\n%s", script_scene_log(scene));
-	must_not_complain(scene);
+	cr_assert_eq(call_end(scene->lunfs, 20), 0, "lunfs failed:\n%s", scene_said(scene));
+	script_target_must_not_complain(scene->script);
 }
 
-const char *script_scene_log(struct script_scene *scene)
+struct scene script_scene_served(
+    uint64_t size, unsigned block_size, const struct script_parameters *parameters)
 {
-	char *lines = NULL;
+	struct scene scene = {
+	    .stage = stage_new(), .script = script_target_start(SCENE_IQN), .size = size};
 
-	g_file_get_contents(scene->log, &lines, NULL, NULL);
-	g_ptr_array_add(scene->stage->owned, lines);
-	return lines ? lines : "";
+	script_target_add_lun(scene.script, 1, size, block_size);
+	if (parameters)
+		script_target_set(scene.script, parameters);
+	scene.mnt = must_mount_lunfs(scene.stage,
+	    text(scene.stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, script_target_port(scene.script)),
+	    NULL);
+	scene.file = text(scene.stage, "%s/lun1.img", scene.mnt);
+	return scene;
+}
+
+void script_scene_serve_no_more(struct scene *scene)
+{
+	must_umount(scene->stage, scene->mnt);
+	script_target_must_not_complain(scene->script);
+	script_target_stop(scene->script);
 }
 
 /*
  * 'lunfs status --json', without a process: each one closes the files that it inherits, and so
  * flushes them.
  */
-static char *ask_status(struct script_scene *scene)
+static char *ask_status(struct scene *scene)
 {
 	static const char command[] = "{\"command\": \"status-json\"}\n";
 	struct mounted *mounted = mounted_find(scene->mnt);
@@ -95,7 +85,7 @@ static char *ask_status(struct script_scene *scene)
 }
 
 /* Where the value of a member begins. */
-static const char *status_member(struct script_scene *scene, const char *name)
+static const char *status_member(struct scene *scene, const char *name)
 {
 	const char *json = ask_status(scene);
 	const char *luns = strstr(json, "\"luns\"");
@@ -105,12 +95,12 @@ static const char *status_member(struct script_scene *scene, const char *name)
 	return member + strlen(name) + 4;
 }
 
-uint64_t script_scene_number(struct script_scene *scene, const char *name)
+uint64_t script_scene_number(struct scene *scene, const char *name)
 {
 	return strtoull(status_member(scene, name), NULL, 10);
 }
 
-char *script_scene_string(struct script_scene *scene, const char *name)
+char *script_scene_string(struct scene *scene, const char *name)
 {
 	const char *value = status_member(scene, name) + 1;
 
@@ -129,23 +119,23 @@ static bool has_logged_in(void *data)
 	return script_target_logins(wait->target) >= wait->n;
 }
 
-void script_scene_await_login(struct script_scene *scene, unsigned n)
+void script_scene_await_login(struct scene *scene, unsigned n)
 {
-	struct login_wait wait = {scene->target, n};
+	struct login_wait wait = {scene->script, n};
 
-	cr_assert(await(20, has_logged_in, &wait), "no login %u:\n%s", n, script_scene_log(scene));
+	cr_assert(await(20, has_logged_in, &wait), "no login %u:\n%s", n, scene_said(scene));
 }
 
-void script_scene_must_be(struct script_scene *scene, enum script_image image, const void *bytes,
-    size_t length, uint64_t offset)
+void script_scene_must_be(
+    struct scene *scene, enum script_image image, const void *bytes, size_t length, uint64_t offset)
 {
 	g_autofree unsigned char *found = g_malloc(length);
 
-	cr_assert(script_target_read(scene->target, 1, offset, found, length, image));
+	cr_assert(script_target_read(scene->script, 1, offset, found, length, image));
 	ssize_t at = first_difference(found, bytes, length);
 	cr_assert(at < 0, "byte %lu of what %s is %02x, not %02x\n%s", offset + (uint64_t)at,
 	    image == SCRIPT_STABLE ? "is stable" : "a READ sees", found[at],
-	    ((const unsigned char *)bytes)[at], script_scene_log(scene));
+	    ((const unsigned char *)bytes)[at], scene_said(scene));
 }
 
 /* ---- records ---- */
@@ -166,12 +156,12 @@ bool record_is(const struct script_record *record, int opcode)
 	}
 }
 
-unsigned script_scene_count(struct script_scene *scene, int opcode, unsigned first)
+unsigned script_scene_count(struct scene *scene, int opcode, unsigned first)
 {
 	struct script_record record;
 	unsigned count = 0;
 
-	for (; script_target_record(scene->target, first, &record); first++)
+	for (; script_target_record(scene->script, first, &record); first++)
 		count += record_is(&record, opcode);
 	return count;
 }
