@@ -9,7 +9,7 @@
 #   make fuzz       RUNS=1000000 inputs of a hostile target (clang, libFuzzer);
 #                   LIBISCSI=DIR: with the libiscsi of this source folder, sanitized too
 #   make bench      against raw libiscsi, QEMU's FUSE export and nbdfuse
-#   make install DESTDIR= PREFIX=/usr/local
+#   make install DESTDIR= PREFIX=/usr/local          (mountsbindir=/sbin, or empty for no helpers there)
 #
 # BUILD= names the build folder, SANITIZE= a -fsanitize list, CC= the compiler.
 
@@ -20,6 +20,9 @@ DESTDIR  ?=
 bindir   := $(PREFIX)/bin
 mandir   := $(PREFIX)/share/man
 docdir   := $(PREFIX)/share/doc/lunfs
+# Where mount(8) and umount(8) look for helpers, whatever the PREFIX.
+mountsbindir := /sbin
+HELPERS  := $(if $(mountsbindir),$(addprefix $(DESTDIR)$(mountsbindir)/,mount.fuse.lunfs umount.fuse.lunfs))
 
 VERSION  := 0.1.0
 PACKAGES := fuse3 libiscsi glib-2.0 gio-2.0 gio-unix-2.0
@@ -29,7 +32,7 @@ OPT      ?= -O2 -g
 RUNS     ?= 1000000
 LIBISCSI ?=
 SANITIZE ?=
-SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined -DLUNFS_CHECK)
 FUZZFLAGS := $(if $(FUZZ),-fsanitize=fuzzer-no-link)
 HARDEN   := $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
 
@@ -173,7 +176,7 @@ format:
 	@clang-format -i $(ALL_SRC) $(ALL_HDR)
 
 bench: deps-bench
-	@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/rawload
+	@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/rawload $(BUILD)/tests/tools/faultproxy
 	@tests/bench/bench $(BUILD)
 
 install: all
@@ -181,9 +184,11 @@ install: all
 	install -D -m 644 packaging/lunfs.1 $(DESTDIR)$(mandir)/man1/lunfs.1
 	install -D -m 644 README.md $(DESTDIR)$(docdir)/README.md
 	install -D -m 644 LICENSE $(DESTDIR)$(docdir)/LICENSE
+	$(if $(HELPERS),install -d $(DESTDIR)$(mountsbindir))
+	$(foreach helper,$(HELPERS),ln -sf $(bindir)/lunfs $(helper) &&) :
 
 uninstall:
-	rm -f $(DESTDIR)$(bindir)/lunfs $(DESTDIR)$(mandir)/man1/lunfs.1
+	rm -f $(DESTDIR)$(bindir)/lunfs $(DESTDIR)$(mandir)/man1/lunfs.1 $(HELPERS)
 	rm -rf $(DESTDIR)$(docdir)
 
 clean:

@@ -23,7 +23,11 @@ enum io_op {
 };
 
 enum io_flags {
-	IO_FUA = 1 << 0, /* WRITE, ZERO: on stable storage before done() (SBC-4, 4.15) */
+	IO_FUA = 1 << 0,    /* WRITE, ZERO: on stable storage before done() (SBC-4, 4.15) */
+	IO_DIRECT = 1 << 1, /* READ, WRITE: not to be cached; what is cached is looked after */
+	/* READ of at most 1 MiB, not DIRECT, where limits.lends: iov and niov are not given but set
+	 * before done(); what they point to stands until done() returns. */
+	IO_LEND = 1 << 2,
 };
 
 /* One request; owned by its submitter until done(). */
@@ -31,9 +35,11 @@ struct io {
 	enum io_op op;
 	uint32_t flags;
 	uint64_t offset, length; /* bytes */
-	const struct iovec
-	    *iov; /* data, owned by the submitter, stable until done(); sums up to length */
+	const struct iovec *iov; /* data, owned by the submitter, stable until done(); sums up to
+	                            length; of a WRITE, what lies in frames is never changed again
+	                            by who submitted it: see frames.h */
 	int niov;
+	uint64_t reader; /* READ: whose, for read-ahead; 0: nobody's */
 	/*
 	 * 0 or -errno. -ESTALE, from below a block that retains: LOST came while a WRITE, ZERO,
 	 * DISCARD or FLUSH was on its way; it was done, or not, or done and forgotten.
@@ -55,6 +61,8 @@ enum block_event {
 	BLOCK_LOST, /* the target may have forgotten writes that were not flushed; raises the epoch
 	             */
 	BLOCK_FORGOTTEN, /* it has, and nobody keeps them: acknowledged writes may be lost */
+	BLOCK_UNWRITTEN, /* what was acknowledged could not be written; it is kept, and tried again
+	                  */
 	BLOCK_FENCED,    /* another host has the LUN now: nothing may be sent again (SAFETY.md 7) */
 	BLOCK_RESIZED,   /* size is new */
 	BLOCK_CHANGED,   /* the content is no longer what was read: drop what is cached */
@@ -69,6 +77,7 @@ struct block_limits {
 	bool read_only;
 	bool fua;            /* IO_FUA costs no flush of everything */
 	bool volatile_cache; /* FLUSH has something to do */
+	bool lends;          /* IO_LEND is understood */
 };
 
 static inline bool io_is_cancelled(const struct io *io)
@@ -154,8 +163,10 @@ struct block *align_new(struct block *below, struct loop *loop, struct pool *poo
  * with writes that no FLUSH covers raises FORGOTTEN then, and the next FLUSH fails with -EIO.
  */
 /* Memory of all LUNs of a mount for what is kept, in bytes; near the limit they flush by
- * themselves. Each may keep floor bytes whatever the others do: a dead LUN stops nobody. */
+ * themselves. Each may keep floor bytes whatever the others do: a dead LUN stops nobody. The frames
+ * are the cache's, too, which may have to let go of some of them first. */
 struct retain_memory {
+	struct frames *frames;
 	size_t limit, floor, used;
 };
 struct retain_stats {
@@ -164,8 +175,8 @@ struct retain_stats {
 	bool resending; /* kept data is on its way again, or waits for the target */
 	uint64_t resent_writes, resent_bytes, own_flushes;
 };
-struct block *retain_new(struct block *below, struct loop *loop, struct pool *pool,
-    struct retain_memory *memory, const char *name, bool keep);
+struct block *retain_new(struct block *below, struct loop *loop, struct retain_memory *memory,
+    const char *name, bool keep);
 const struct retain_stats *retain_stats(const struct block *retain);
 /* Is nothing under way in it, and below it? It also sends by itself. */
 bool retain_is_idle(const struct block *retain);
@@ -174,6 +185,48 @@ uint64_t retain_reach(const struct block *retain);
 /* Calls fn for each range of bytes that is kept, in order, adjoining ones as one. */
 void retain_each(
     const struct block *retain, void (*fn)(uint64_t start, uint64_t end, void *data), void *data);
+
+/*
+ * cache: what was read, and what was written and is not at the target yet (SAFETY.md 6, 8, 19-22).
+ *
+ * Stands above align. A WRITE is done as soon as it is in memory; it leaves later, as large WRITEs
+ * in parallel, by age, by amount, and at FLUSH, which waits for all that was done before it. What
+ * could not be written stays dirty, is tried again, and BLOCK_UNWRITTEN is raised. FUA, DIRECT, and
+ * all WRITEs of writethrough are done when the target has them. A sequential reader's next bytes
+ * are fetched before it asks.
+ */
+struct frames;
+struct cache_memory; /* the pages of all LUNs of a mount */
+struct cache_memory *cache_memory_new(struct frames *frames);
+/* Its caches are all freed. */
+void cache_memory_free(struct cache_memory *memory);
+
+struct cache_options {
+	bool writethrough;
+	unsigned dirty_expire_ms; /* at this age dirty data is written out */
+	size_t readahead;         /* bytes; 0: none; SIZE_MAX: what hides the link's latency */
+};
+struct cache_stats {
+	uint64_t cached, dirty, in_flight;  /* bytes: in memory; of it not at the target; of that on
+	                                       its way */
+	uint64_t hits, misses;              /* pages that READs found, and did not */
+	uint64_t fetched_ahead, used_ahead; /* pages that read-ahead brought; of those read */
+	uint64_t absorbed;                  /* WRITEs done from memory */
+	uint64_t written_out;               /* WRITEs that dirty data left in */
+	uint64_t failed;                    /* of those */
+	uint64_t throttled;                 /* WRITEs that were slowed down */
+	size_t window;                      /* of read-ahead, bytes */
+};
+struct block *cache_new(struct block *below, struct loop *loop, struct cache_memory *memory,
+    const struct cache_options *options, const char *name);
+const struct cache_stats *cache_stats(const struct block *cache);
+/* Is nothing under way in it, and below it? It also sends by itself. Dirty data may be left. */
+bool cache_is_idle(const struct block *cache);
+/* The end of the last dirty byte; 0 where none is. */
+uint64_t cache_reach(const struct block *cache);
+/* Calls fn for each range of dirty bytes, in no order. */
+void cache_each_dirty(
+    const struct block *cache, void (*fn)(uint64_t start, uint64_t end, void *data), void *data);
 
 /*
  * range_lock: who may touch which bytes, in order of asking.

@@ -35,12 +35,21 @@ struct source *source_parse_portal(const char *text, GError **error);
 void source_free(struct source *source);
 
 #define OPTIONS_INFINITY 0xffffffffu
+#define OPTIONS_AUTO     UINT64_MAX
 
-/* -o, by key; the defaults are those of the table in README.md. Durations in milliseconds. */
+enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE };
+
+/* -o, by key; the defaults are those of the table in DESIGN.md. Durations in milliseconds, sizes in
+ * bytes. */
 struct options {
 	bool read_only, allow_other, allow_root;
-	bool shared; /* other hosts write to the LUN too: nothing acknowledged is sent again */
-	uid_t uid;   /* of the files; the mounter's by default */
+	bool shared; /* other hosts write to the LUN too: nothing acknowledged is sent again, and
+	                nothing is cached */
+	enum cache_mode cache;
+	uint64_t cache_size;   /* of all LUNs together: what is cached and what is kept */
+	unsigned dirty_expire; /* at this age dirty data is written out */
+	uint64_t readahead;    /* limit of its windows; 0: none; OPTIONS_AUTO */
+	uid_t uid;             /* of the files; the mounter's by default */
 	gid_t gid;
 	mode_t umask; /* 077 */
 	unsigned login_timeout, command_timeout, noop_out_interval, noop_out_timeout;
@@ -53,12 +62,15 @@ struct options {
 };
 
 struct options *options_new(void);
+/* "writeback", as it is written in "-o cache=". */
+const char *cache_mode_name(enum cache_mode mode);
 void options_free(struct options *options);
 /*
  * Adds one "-o" argument: KEY[=VALUE],... with '\\,' for a comma in a value. Later keys win.
  * Unknown keys are errors that suggest the nearest one; what fstab and mount(8) pass through (x-*,
  * _netdev, nofail, user, defaults, noauto, ...) is dropped; nosuid, nodev, noexec, noatime and
- * their opposites go to fuse_options. A 'password=' is refused, naming the ways.
+ * their opposites go to fuse_options. A 'password=' is refused, naming the ways. 'shared' makes the
+ * cache none, and excludes any other that is given.
  */
 bool options_parse(struct options *options, const char *text, GError **error);
 

@@ -15,6 +15,7 @@
 
 struct loop;
 struct pool;
+struct frames;
 struct fs;
 struct node;
 
@@ -30,8 +31,9 @@ struct fs_options {
 };
 
 /* ended() is called once when the kernel has let go of the mount (umount), from the loop. */
-struct fs *fs_new(struct loop *loop, struct pool *pool, const struct fs_options *options,
-    void (*ready)(void *data), void (*ended)(void *data), void *data);
+struct fs *fs_new(struct loop *loop, struct pool *pool, struct frames *frames,
+    const struct fs_options *options, void (*ready)(void *data), void (*ended)(void *data),
+    void *data);
 
 /* The directory at the top. */
 struct node *fs_root(struct fs *fs);
@@ -39,7 +41,9 @@ struct node *fs_root(struct fs *fs);
 struct node *fs_add_directory(
     struct fs *fs, struct node *parent, const char *name, const char *identity);
 /*
- * A disk's file in parent, or the root itself where options.root_is_file. attributes are the names
+ * A disk's file in parent, or the root itself where options.root_is_file. Several may be over one
+ * block: what is written through one of them is seen, synced and lost through all (SAFETY.md 22).
+ * The block's events come here. attributes are the names
  * (without "user.lunfs.") and values of its extended attributes, in turn, ended by NULL; copied.
  */
 struct node *fs_add_disk(struct fs *fs, struct node *parent, const char *name, const char *identity,

@@ -38,6 +38,13 @@ void loop_defer(struct loop *loop, struct loop_work *work);
 void loop_cancel(struct loop *loop, struct loop_work *work);
 
 /*
+ * Something is expected to come at once: for us microseconds from now the loop polls without
+ * sleeping, unless there is one processor only. To be woken from sleep may take longer than what is
+ * to be done then.
+ */
+void loop_expect(struct loop *loop, unsigned us);
+
+/*
  * Calls fn(data) after ms milliseconds, once. Returns the source, which the caller keeps, and gives
  * back with loop_remove() whether it has fired or not.
  */

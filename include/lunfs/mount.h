@@ -52,8 +52,11 @@ struct disk {
 	char *name; /* of the file: "lun0.img" */
 	bool read_only, shared;
 	struct block *top, *retain, *scsi;
+	struct block *cache; /* NULL: see disk_cache_mode() */
 	struct nexus *nexus;
 	char *trouble; /* why it cannot be used now, or NULL */
+	/* The same LUN by another way, whose block its file is made over; NULL: over its own. */
+	const struct disk *twin;
 
 	/* private to disk.c */
 	struct target *target;
@@ -73,16 +76,29 @@ struct disk {
  * here on the target looks after them when its session is lost and comes back.
  */
 GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
-    const struct options *options);
+    struct cache_memory *cache_memory, const struct options *options);
 const GPtrArray *target_disks(const struct target *target);
+/*
+ * Finds the disks that are one LUN (SAFETY.md 22): the first that can be written is the twin of the
+ * others. Of all targets of a mount, of struct target, when their disks are made.
+ */
+void targets_find_twins(const GPtrArray *targets);
+/* "lun0.img of iqn...". Free with g_free(). */
+char *disk_full_name(const struct disk *disk);
 /* Is nothing of its disks under way, not even by themselves? Before that it must not be freed. */
 bool target_is_idle(const struct target *target);
 /* Commands and kept writes that were sent again since the start, and since the last outage began.
  */
 uint64_t target_resent(const struct target *target, uint64_t *since_outage);
+/* What the options say; but none where the LUN's blocks are larger than a page. */
+enum cache_mode disk_cache_mode(const struct options *options, const struct lun_info *info);
 /* "lun0.img: bytes 0-4095, 1048576-2097151 (...)": what was acknowledged and is not known to be on
  * stable storage; NULL where all is. */
 char *disk_describe_unstable(const struct disk *disk);
+/* How many bytes those are. */
+uint64_t disk_unstable_bytes(const struct disk *disk);
+/* Bytes that a FLUSH would have to send first. */
+uint64_t disk_unwritten_bytes(const struct disk *disk);
 
 /* ---- the mount ---- */
 
@@ -115,6 +131,12 @@ struct mounted *mounted_find(const char *path);
 void mounted_free(gpointer mounted);
 /* Is a mount there whose process is gone? */
 bool mounted_is_dead(const char *mountpoint);
+/*
+ * Has umount(8) find our helper, where we may: of an absolute path it asks statfs(2) for the type,
+ * which says "fuse" and not whose, unless the mount has a line in utab (util-linux from 2.38 on).
+ * Where wait is unset it is not waited for: it may look at the mount.
+ */
+void mounted_register(const char *source, const char *mountpoint, bool wait);
 /* Takes it out of the tree; lazily where it is in use or dead and lazy is set. */
 bool mounted_detach(const struct mounted *mounted, bool lazy, GError **error);
 

@@ -14,6 +14,7 @@
  */
 #include "lunfs/loop.h"
 
+#include <sched.h>
 #include <time.h>
 
 /* Works of one turn: two that queue each other in circles must not keep the descriptors waiting. */
@@ -28,6 +29,8 @@ struct loop {
 	GSource *deferred;
 	struct work_list now, next_turn;
 	const struct loop_work *running;
+	int64_t awake_until_us; /* loop_expect() */
+	bool alone;             /* on one processor */
 	bool quit;
 };
 
@@ -102,12 +105,30 @@ static void loop_run_deferred(struct loop *loop)
 	}
 }
 
+void loop_expect(struct loop *loop, unsigned us)
+{
+	if (!loop->alone)
+		loop->awake_until_us = clock_us() + us;
+}
+
+/* Who it waits for may be about to run on our processor. */
+static bool loop_stays_awake(struct loop *loop)
+{
+	if (!loop->awake_until_us)
+		return false;
+	if (clock_us() >= loop->awake_until_us)
+		loop->awake_until_us = 0;
+	else
+		sched_yield();
+	return loop->awake_until_us;
+}
+
 static gboolean deferred_prepare(GSource *source, gint *timeout)
 {
 	struct loop *loop = ((struct deferred_source *)source)->loop;
 
 	loop_run_deferred(loop);
-	*timeout = loop->now.head || loop->quit ? 0 : -1;
+	*timeout = loop->now.head || loop->quit || loop_stays_awake(loop) ? 0 : -1;
 	return FALSE;
 }
 
@@ -125,6 +146,7 @@ struct loop *loop_new(void)
 
 	work_list_init(&loop->now);
 	work_list_init(&loop->next_turn);
+	loop->alone = g_get_num_processors() == 1;
 	loop->context = g_main_context_new();
 	g_main_context_push_thread_default(loop->context);
 

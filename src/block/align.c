@@ -126,7 +126,7 @@ static void request_send(struct request *request, enum io_op op, uint64_t offset
 	part->request = request;
 	part->io = (struct io){
 	    .op = op,
-	    .flags = op == IO_READ ? 0 : request->parent->flags,
+	    .flags = op == IO_READ ? 0 : request->parent->flags & IO_FUA,
 	    .offset = offset,
 	    .length = length,
 	    .iov = iov,

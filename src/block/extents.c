@@ -2,40 +2,23 @@
  * extents.c - the store of what is kept: see extents.h.
  *
  * A treap of extents ordered by offset, threaded by a list from the oldest to the newest write. The
- * data of a write lies in buffers of the pool, one for each extent it makes; an extent that is cut
- * in two shares its buffer, which is given back with the last of its users.
+ * data of a write lies in frames, each extent's in one run of them; an extent keeps every frame
+ * that its data touches, also those that it shares with another.
  *
  *   root ──► treap by start          [0,4k)   [8k,12k)   [12k,20k)   [64k,1M) ZERO
  *   oldest ──► list by sequence         7  ◄──►  7   ◄──►   9   ◄──►   12        ◄── newest
- *                                       └──┬─────┘          │
- *   buffers                          one of 16k          one of 8k
+ *                                       │        │          │
+ *   frames                              1        1          2
  *
- * Invariants: extents are not empty, disjoint and in order; both structures hold the same ones;
- * sequence numbers do not fall along the list; data lies in the extent's buffer; kept, memory, due
- * and count are the sums. An extent that failed is due. Nothing is changed before all memory for
- * the change is there.
+ * Invariants: extents are not empty, of whole blocks, disjoint and in order; both structures hold
+ * the same ones; sequence numbers do not fall along the list; data lies in frames that are kept;
+ * kept, memory, due and count are the sums. An extent that failed is due. Nothing is changed before
+ * all memory for the change is there.
  */
-#include "extents.h"
+#include "extent.h"
 
 #include <assert.h>
 #include <string.h>
-
-struct buffer {
-	uint8_t *memory; /* the pool's */
-	size_t size;
-	unsigned users;
-};
-
-struct extent {
-	uint64_t start, end, sequence;
-	enum io_op op;
-	bool due, failed;
-	struct buffer *buffer; /* of a WRITE */
-	uint8_t *data;
-	uint32_t priority;
-	struct extent *left, *right;
-	struct extent *older, *newer; /* a new one that is in no tree yet: newer is the next */
-};
 
 /* ---- the treap ---- */
 
@@ -127,15 +110,6 @@ static struct extent *extent_get(struct extents *extents)
 	return extent;
 }
 
-static void buffer_drop(struct extents *extents, struct buffer *buffer)
-{
-	if (!buffer || --buffer->users)
-		return;
-	extents->memory -= buffer->size + sizeof(*buffer);
-	pool_put(extents->pool, buffer->memory, buffer->size);
-	slab_put(&extents->buffers, buffer);
-}
-
 /* Into the tree, and into the list behind `older`; all else of it is set. */
 static void extent_link(struct extents *extents, struct extent *extent, struct extent *older)
 {
@@ -146,7 +120,7 @@ static void extent_link(struct extents *extents, struct extent *extent, struct e
 	extent->priority = extents_random(extents);
 	tree_insert(&extents->root, extent);
 	extents->kept += extent->end - extent->start;
-	extents->memory += sizeof(*extent);
+	extents->memory += extent_memory(extent);
 	extents->due += extent->due;
 	extents->count++;
 }
@@ -157,26 +131,49 @@ static void extent_drop(struct extents *extents, struct extent *extent)
 	*(extent->older ? &extent->older->newer : &extents->oldest) = extent->newer;
 	tree_remove(&extents->root, extent);
 	extents->kept -= extent->end - extent->start;
-	extents->memory -= sizeof(*extent);
+	extents->memory -= extent_memory(extent);
 	extents->due -= extent->due;
 	extents->count--;
-	buffer_drop(extents, extent->buffer);
+	if (extent->data)
+		frames_let_go(extents->frames, extent->data, extent->end - extent->start);
 	slab_put(&extents->nodes, extent);
+}
+
+static uint8_t *frame_of(uint8_t *data)
+{
+	return data - (uintptr_t)data % FRAME_SIZE;
 }
 
 /* Its order in the tree stays: what is cut off is nobody's. */
 static void extent_cut_head(struct extents *extents, struct extent *extent, uint64_t start)
 {
-	extents->kept -= start - extent->start;
-	if (extent->data)
-		extent->data += start - extent->start;
+	uint64_t cut = start - extent->start;
+
+	extents->kept -= cut;
+	extents->memory -= extent_memory(extent);
+	if (extent->data) {
+		uint8_t *first = frame_of(extent->data + cut);
+		if (first > extent->data)
+			frames_let_go(
+			    extents->frames, extent->data, (size_t)(first - extent->data));
+		extent->data += cut;
+	}
 	extent->start = start;
+	extents->memory += extent_memory(extent);
 }
 
 static void extent_cut_tail(struct extents *extents, struct extent *extent, uint64_t end)
 {
 	extents->kept -= extent->end - end;
+	extents->memory -= extent_memory(extent);
+	if (extent->data) {
+		uint8_t *behind = frame_of(extent->data + (end - extent->start) - 1) + FRAME_SIZE;
+		uint8_t *last = extent->data + (extent->end - extent->start);
+		if (last > behind)
+			frames_let_go(extents->frames, behind, (size_t)(last - behind));
+	}
 	extent->end = end;
+	extents->memory += extent_memory(extent);
 }
 
 /* Takes [start, end) out of the middle; the spare becomes what is behind it. */
@@ -187,10 +184,10 @@ static void extent_cut_middle(
 
 	*behind = *extent;
 	behind->start = end;
-	if (behind->data)
+	if (behind->data) {
 		behind->data += end - extent->start;
-	if (behind->buffer)
-		behind->buffer->users++;
+		frames_keep(extents->frames, behind->data, behind->end - end);
+	}
 	extent_cut_tail(extents, extent, start);
 	extent_link(extents, behind, extent);
 }
@@ -221,131 +218,17 @@ static void extents_cut(struct extents *extents, uint64_t start, uint64_t end)
 	}
 }
 
-/* How much of a WRITE goes into one buffer: the largest power of two that is not larger, so that
- * little is wasted; but for less than the smallest there is no smaller one. */
-static uint64_t extents_piece(uint64_t length)
-{
-	if (length >= EXTENTS_RUN)
-		return EXTENTS_RUN;
-	if (length <= POOL_MIN_SIZE)
-		return length;
-	return UINT64_C(1) << (63 - __builtin_clzll(length));
-}
-
-static size_t buffer_size(uint64_t piece)
-{
-	return MAX(piece, POOL_MIN_SIZE);
-}
-
-size_t extents_cost(enum io_op op, uint64_t length)
-{
-	size_t cost = 2 * sizeof(struct extent); /* it may cut one in two */
-
-	if (op != IO_WRITE)
-		return cost;
-	for (uint64_t piece; length; length -= piece) {
-		piece = extents_piece(length);
-		cost += buffer_size(piece) + sizeof(struct buffer) + sizeof(struct extent);
-	}
-	return cost;
-}
-
-static struct buffer *buffer_new(struct extents *extents, uint64_t piece)
-{
-	struct buffer *buffer = slab_get(&extents->buffers);
-
-	if (!buffer)
-		return NULL;
-	buffer->size = buffer_size(piece);
-	buffer->users = 1;
-	buffer->memory = pool_get(extents->pool, buffer->size);
-	if (!buffer->memory) {
-		slab_put(&extents->buffers, buffer);
-		return NULL;
-	}
-	extents->memory += buffer->size + sizeof(*buffer);
-	return buffer;
-}
-
-/* Gives back what extents_make() made. */
-static void extents_unmake(struct extents *extents, struct extent *made)
-{
-	while (made) {
-		struct extent *next = made->newer;
-		buffer_drop(extents, made->buffer);
-		slab_put(&extents->nodes, made);
-		made = next;
-	}
-}
-
-/* The new extents for a range, in no tree yet, as a list. */
-static struct extent *extents_make(
-    struct extents *extents, enum io_op op, uint64_t start, uint64_t end, uint64_t sequence)
-{
-	struct extent *first = NULL, **link = &first;
-
-	while (start < end) {
-		uint64_t piece = op == IO_WRITE ? extents_piece(end - start) : end - start;
-		struct extent *extent = *link = slab_get(&extents->nodes);
-
-		if (!extent)
-			break;
-		extent->start = start;
-		extent->end = start + piece;
-		extent->sequence = sequence;
-		extent->op = op;
-		if (op == IO_WRITE) {
-			extent->buffer = buffer_new(extents, piece);
-			if (!extent->buffer)
-				break;
-			extent->data = extent->buffer->memory;
-		}
-		link = &extent->newer;
-		start += piece;
-	}
-	if (start >= end)
-		return first;
-	extents_unmake(extents, first);
-	return NULL;
-}
-
-static void extents_fill(struct extent *first, const struct iovec *iov, int niov)
-{
-	struct extent *extent = first;
-	uint64_t at = 0;
-
-	for (int i = 0; i < niov; i++) {
-		const uint8_t *from = iov[i].iov_base;
-		for (size_t left = iov[i].iov_len; left && extent;) {
-			size_t length = MIN(left, extent->end - extent->start - at);
-			memcpy(extent->data + at, from, length);
-			from += length;
-			left -= length;
-			at += length;
-			if (at == extent->end - extent->start) {
-				extent = extent->newer;
-				at = 0;
-			}
-		}
-	}
-}
-
-bool extents_keep(struct extents *extents, enum io_op op, uint64_t start, uint64_t length,
-    const struct iovec *iov, int niov, uint64_t sequence)
+bool extents_keep(struct extents *extents, const struct io *io, uint64_t sequence)
 {
 	struct extent *made;
 
 	assert(!extents->newest || extents->newest->sequence <= sequence);
-	if (!length)
+	if (!io->length)
 		return true;
-	made = extents_have_spare(extents)
-	           ? extents_make(extents, op, start, start + length, sequence)
-	           : NULL;
+	made = extents_have_spare(extents) ? extents_make(extents, io, sequence) : NULL;
 	if (!made)
 		return false;
-	if (op == IO_WRITE)
-		extents_fill(made, iov, niov);
-	extents_cut(extents, start, start + length);
+	extents_cut(extents, io->offset, io->offset + io->length);
 	while (made) {
 		struct extent *next = made->newer;
 		extent_link(extents, made, extents->newest);
@@ -495,11 +378,10 @@ void extents_each(
 
 /* ---- from start to end ---- */
 
-void extents_init(struct extents *extents, struct pool *pool)
+void extents_init(struct extents *extents, struct frames *frames, uint32_t block_size)
 {
-	*extents = (struct extents){.pool = pool};
+	*extents = (struct extents){.frames = frames, .block_size = block_size};
 	extents->nodes.size = sizeof(struct extent);
-	extents->buffers.size = sizeof(struct buffer);
 	(void)extents_have_spare(extents);
 }
 
@@ -509,7 +391,6 @@ void extents_free(struct extents *extents)
 	slab_put(&extents->nodes, extents->spare);
 	extents->spare = NULL;
 	slab_clear(&extents->nodes);
-	slab_clear(&extents->buffers);
 }
 
 /* ---- checking ---- */
@@ -520,46 +401,43 @@ struct sums {
 };
 
 static void extents_check_node(
-    const struct extent *node, uint32_t priority, uint32_t block_size, struct sums *sums)
+    const struct extents *extents, const struct extent *node, uint32_t priority, struct sums *sums)
 {
 	if (!node)
 		return;
 	assert(node->priority <= priority);
-	extents_check_node(node->left, node->priority, block_size, sums);
+	extents_check_node(extents, node->left, node->priority, sums);
 	assert(node->start < node->end && node->start >= sums->end);
-	assert(node->start % block_size == 0 && node->end % block_size == 0);
+	assert(node->start % extents->block_size == 0 && node->end % extents->block_size == 0);
 	assert(!node->failed || node->due);
-	assert((node->op == IO_WRITE) == (node->buffer != NULL));
-	if (node->buffer) {
-		assert(node->buffer->users > 0 && node->data >= node->buffer->memory);
-		assert(node->data + (node->end - node->start) <=
-		       node->buffer->memory + node->buffer->size);
+	assert((node->op == IO_WRITE) == (node->data != NULL));
+	for (uint64_t at = 0; node->data && at < node->end - node->start; at++) {
+		/* a byte of each frame */
+		assert(frame_keepers(extents->frames, node->data + at) > 0);
+		at += FRAME_SIZE - 1 - (uintptr_t)(node->data + at) % FRAME_SIZE;
 	}
 	sums->end = node->end;
 	sums->kept += node->end - node->start;
 	sums->count++;
 	sums->due += node->due;
-	extents_check_node(node->right, node->priority, block_size, sums);
+	extents_check_node(extents, node->right, node->priority, sums);
 }
 
-void extents_check(const struct extents *extents, uint32_t block_size)
+void extents_check(const struct extents *extents)
 {
 	struct sums sums = {0};
 	unsigned count = 0;
 	size_t memory = 0;
 	const struct extent *older = NULL;
 
-	extents_check_node(extents->root, UINT32_MAX, block_size, &sums);
+	extents_check_node(extents, extents->root, UINT32_MAX, &sums);
 	assert(sums.kept == extents->kept && sums.count == extents->count);
 	assert(sums.due == extents->due);
 	for (const struct extent *extent = extents->oldest; extent; extent = extent->newer) {
 		assert(extent->older == older);
 		assert(!older || older->sequence <= extent->sequence);
 		older = extent;
-		memory += sizeof(*extent);
-		/* the pieces of one write are neighbours in the list: count a buffer at its last */
-		if (extent->buffer && (!extent->newer || extent->newer->buffer != extent->buffer))
-			memory += extent->buffer->size + sizeof(*extent->buffer);
+		memory += extent_memory(extent);
 		count++;
 	}
 	assert(older == extents->newest && count == extents->count);

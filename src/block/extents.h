@@ -3,7 +3,7 @@
  *
  * Ranges of bytes, disjoint, ordered by offset; each with the sequence number of the write it came
  * from. What is kept anew takes the place of what was kept of the same bytes. ZERO and DISCARD are
- * kept as ranges without data (SAFETY.md 5).
+ * kept as ranges without data (SAFETY.md 5). Data of a WRITE that lies in frames is kept there.
  */
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "lunfs/block.h"
+#include "lunfs/frames.h"
 #include "lunfs/pool.h"
 
 /* The largest request that extents_collect() makes of adjoining data. */
@@ -20,29 +21,31 @@
 struct extent;
 
 struct extents {
-	struct pool *pool;
-	uint64_t kept; /* bytes of the LUN */
-	size_t memory; /* what this takes: buffers in the pool's sizes, and nodes */
-	unsigned due;  /* extents that may not be at the target */
+	struct frames *frames;
+	uint32_t block_size; /* all is of whole blocks */
+	uint64_t kept;       /* bytes of the LUN */
+	size_t memory;       /* what this takes: the frames that each keeps, and nodes */
+	unsigned due;        /* extents that may not be at the target */
 	/* private */
 	struct extent *root, *oldest, *newest, *spare;
-	struct slab nodes, buffers;
+	struct slab nodes;
 	unsigned count;
 	uint32_t random;
 };
 
-void extents_init(struct extents *extents, struct pool *pool);
+void extents_init(struct extents *extents, struct frames *frames, uint32_t block_size);
 /* Lets go of all, and of the slabs. */
 void extents_free(struct extents *extents);
 
 /* At most what extents_keep() takes for it; bytes. */
-size_t extents_cost(enum io_op op, uint64_t length);
+size_t extents_cost(const struct extents *extents, const struct io *io);
+/* Bytes of frames that it would keep and nobody keeps yet. */
+size_t extents_fresh(const struct extents *extents, const struct io *io);
 /*
- * Keeps a WRITE (a copy of iov), ZERO or DISCARD. Sequence numbers never fall. False: there is no
- * memory for it, and nothing changed.
+ * Keeps a WRITE, ZERO or DISCARD: of the data, what lies in frames where it is, else a copy.
+ * Sequence numbers never fall. False: there is no memory for it, and nothing changed.
  */
-bool extents_keep(struct extents *extents, enum io_op op, uint64_t start, uint64_t length,
-    const struct iovec *iov, int niov, uint64_t sequence);
+bool extents_keep(struct extents *extents, const struct io *io, uint64_t sequence);
 /* Forgets what is kept of these bytes. False: no memory to cut one in two, and nothing changed. */
 bool extents_remove(struct extents *extents, uint64_t start, uint64_t length);
 /* Forgets what has this sequence number or an older one, and is not due. Was there any? */
@@ -70,5 +73,5 @@ uint64_t extents_reach(const struct extents *extents);
 void extents_each(const struct extents *extents,
     void (*fn)(uint64_t start, uint64_t end, void *data), void *data);
 
-/* Asserts the invariants (see extents.c), and that all is of whole blocks. */
-void extents_check(const struct extents *extents, uint32_t block_size);
+/* Asserts the invariants (see extents.c). */
+void extents_check(const struct extents *extents);

@@ -231,7 +231,7 @@ static void retain_check(const struct retain *retain)
 {
 	unsigned busy = 0;
 
-	extents_check(&retain->extents, retain->block.below->limits.block_size);
+	extents_check(&retain->extents);
 	for (unsigned i = 0; i < RESENDS; i++)
 		busy += retain->resends[i].busy;
 	assert(busy == retain->resending);
@@ -324,8 +324,8 @@ static void retain_free(struct block *block)
 static const struct block_ops retain_ops = {
     .submit = retain_submit, .free = retain_free, .event = retain_event};
 
-struct block *retain_new(struct block *below, struct loop *loop, struct pool *pool,
-    struct retain_memory *memory, const char *name, bool keep)
+struct block *retain_new(struct block *below, struct loop *loop, struct retain_memory *memory,
+    const char *name, bool keep)
 {
 	struct retain *retain = g_new0(struct retain, 1);
 
@@ -338,7 +338,7 @@ struct block *retain_new(struct block *below, struct loop *loop, struct pool *po
 	retain->generation = 1;
 	retain->requests.size = sizeof(struct request);
 	io_ender_init(&retain->ender, loop);
-	extents_init(&retain->extents, pool);
+	extents_init(&retain->extents, memory->frames, below->limits.block_size);
 	return &retain->block;
 }
 

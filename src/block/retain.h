@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "extents.h"
+#include "lunfs/frames.h"
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
 

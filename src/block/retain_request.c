@@ -44,7 +44,16 @@ static size_t request_cost(const struct request *request)
 	if (!retain->keep || io->op == IO_FLUSH || (io->flags & IO_FUA) ||
 	    !retain_is_volatile(retain))
 		return 0;
-	return extents_cost(io->op, io->length);
+	return extents_cost(&retain->extents, io);
+}
+
+/* What the cache keeps already takes no further memory. */
+static bool request_may_keep(const struct request *request)
+{
+	const struct retain *retain = request->retain;
+	size_t fresh = extents_fresh(&retain->extents, &request->io);
+
+	return !fresh || frames_may_keep(retain->memory->frames, fresh);
 }
 
 static bool request_has_room(const struct request *request)
@@ -53,7 +62,9 @@ static bool request_has_room(const struct request *request)
 	const struct retain_memory *memory = retain->memory;
 	size_t cost = request_cost(request);
 
-	return !cost || memory->used + cost <= memory->limit || retain->own <= memory->floor;
+	if (!cost || retain->own <= memory->floor)
+		return true;
+	return memory->used + cost <= memory->limit && request_may_keep(request);
 }
 
 static void request_reserve(struct request *request, size_t size)
@@ -344,8 +355,7 @@ static bool change_keep(const struct request *request)
 		retain->unflushed = true;
 		retain->unflushed_at = retain->sequence;
 	} else {
-		kept = extents_keep(&retain->extents, io->op, io->offset, io->length, io->iov,
-		    io->niov, retain->sequence);
+		kept = extents_keep(&retain->extents, io, retain->sequence);
 	}
 	retain_account(retain);
 	return kept;

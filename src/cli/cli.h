@@ -14,6 +14,15 @@ int cli_umount(int argc, char **argv);
 int cli_discover(int argc, char **argv);
 int cli_status(int argc, char **argv);
 
+/* As mount(8) and umount(8) call us, by another name; with their exit statuses. */
+bool cli_is_helper(const char *program);
+int cli_helper(int argc, char **argv);
+
+struct mounted;
+enum unmount_how { UNMOUNT_FLUSHED, UNMOUNT_FORCED, UNMOUNT_LAZY };
+/* Returns the exit status. */
+int cli_unmount(const struct mounted *mounted, enum unmount_how how);
+
 /* Prints "lunfs: message", frees the error, and returns the status that belongs to it. */
 int cli_fail(GError *error);
 int cli_usage(const char *format, ...) G_GNUC_PRINTF(1, 2);

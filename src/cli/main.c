@@ -37,6 +37,10 @@ static const char usage[] =
     "  command_timeout=              until a command must be answered (30s)\n"
     "  noop_out_interval=, noop_out_timeout=   keepalive (5s, 5s; interval 0 is off)\n"
     "  replacement_timeout=          how long I/O waits for a lost target (120s; infinity)\n"
+    "  cache=writeback|writethrough|none       (writeback; with shared: none)\n"
+    "  cache_size=                   memory for all LUNs together (64M)\n"
+    "  dirty_expire=                 when what was written goes to the target at last (5s)\n"
+    "  readahead=                    at most so much (auto; 0 is off)\n"
     "  profile=aws                   the timeouts that AWS Storage Gateway asks for\n"
     "  loglevel=error|warning|info|debug       (info)\n"
     "\n"
@@ -92,7 +96,8 @@ int main(int argc, char **argv)
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			return LUNFS_ERROR_FAILED;
-	status = run_command(argc, argv);
+	status =
+	    argc > 0 && cli_is_helper(argv[0]) ? cli_helper(argc, argv) : run_command(argc, argv);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
 	fputs("lunfs: the output could not be written\n", stderr);

@@ -168,13 +168,23 @@ static void leave_terminal(void)
 	close(null);
 }
 
-/* The tree is ready; data is the pipe to the parent, or -1 in the foreground. */
+/* Who waits for the mount. */
+struct waiting {
+	int fd; /* the pipe to the parent, or -1 in the foreground */
+	const struct arguments *arguments;
+};
+
+/* The tree is ready. */
 static void tell_ready(void *data)
 {
-	int *fd = data;
+	struct waiting *waiting = data;
+	int *fd = &waiting->fd;
 
-	if (*fd < 0)
+	if (*fd < 0) {
+		mounted_register(
+		    waiting->arguments->source->text, waiting->arguments->mountpoint, false);
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, 0);
 	leave_terminal();
 	while (write(*fd, &(char){READY}, 1) < 0 && errno == EINTR)
@@ -226,9 +236,10 @@ static int run(const struct arguments *arguments, const struct credentials *cred
 	protect_secrets(credentials);
 	/* Reclaim may wait for us: then we must not wait for reclaim. Root only. */
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	bool clean = mount_run(&mount, tell_ready, &fd, &error);
+	struct waiting waiting = {.fd = fd, .arguments = arguments};
+	bool clean = mount_run(&mount, tell_ready, &waiting, &error);
 	if (error != NULL)
-		return tell_error(fd, error);
+		return tell_error(waiting.fd, error);
 	return clean ? 0 : LUNFS_ERROR_FAILED;
 }
 
@@ -248,6 +259,8 @@ static int run_in_background(
 		close(ends[1]);
 		int status = wait_for_child(ends[0]);
 		close(ends[0]);
+		if (status == 0)
+			mounted_register(arguments->source->text, arguments->mountpoint, true);
 		return status;
 	}
 	close(ends[0]);

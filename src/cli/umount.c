@@ -5,7 +5,8 @@
  * First the mount's process flushes, with progress; then the mount is taken out of the tree; then
  * the process logs out and ends, which closes the socket. A mount whose process died is only taken
  * out. By force all who wait for the target are told so at once, and nothing is waited for that
- * does not come by itself.
+ * does not come by itself. Lazily it is only taken out: the process writes what is left behind our
+ * back when the last file is closed.
  */
 #include <poll.h>
 #include <signal.h>
@@ -23,10 +24,32 @@
 
 #define HINT_S 2
 
+/* Begins the terminal's line anew: progress overwrites itself. */
+#define ANEW "\r\033[K"
+
 struct flush {
 	char *error;
 	bool terminal;
 };
+
+/* "flushing lun1.img and 2 others: 37.2 MiB to go" */
+static void show_writing(GHashTable *answer)
+{
+	const char *file = g_hash_table_lookup(answer, "file");
+	const char *others = g_hash_table_lookup(answer, "others");
+	const char *bytes = g_hash_table_lookup(answer, "bytes");
+
+	if (file == NULL || others == NULL || bytes == NULL)
+		return;
+	unsigned count = (unsigned)g_ascii_strtoull(others, NULL, 10);
+	g_autofree char *size =
+	    g_format_size_full(g_ascii_strtoull(bytes, NULL, 10), G_FORMAT_SIZE_IEC_UNITS);
+	g_autofree char *more =
+	    count > 0 ? g_strdup_printf(" and %u other%s", count, count == 1 ? "" : "s")
+	              : g_strdup("");
+	fprintf(stderr, ANEW "flushing %s%s: %s to go", file, more, size);
+	(void)alarm(HINT_S); /* it gets on */
+}
 
 static void flush_line(GHashTable *answer, void *data)
 {
@@ -34,19 +57,24 @@ static void flush_line(GHashTable *answer, void *data)
 	const char *event = g_hash_table_lookup(answer, "event");
 	const char *error = g_hash_table_lookup(answer, "error");
 
-	if (g_strcmp0(event, "progress") == 0 && flush->terminal)
-		fprintf(stderr, "flushed %s, %s to go\n",
-		    (const char *)g_hash_table_lookup(answer, "file"),
-		    (const char *)g_hash_table_lookup(answer, "left"));
-	if (g_strcmp0(event, "progress") != 0 && error != NULL && error[0] != '\0' &&
-	    flush->error == NULL)
+	if (g_strcmp0(event, "writing") == 0) {
+		if (flush->terminal)
+			show_writing(answer);
+	} else if (g_strcmp0(event, "progress") == 0) {
+		if (flush->terminal)
+			fprintf(stderr, ANEW "flushed %s, %s to go\n",
+			    (const char *)g_hash_table_lookup(answer, "file"),
+			    (const char *)g_hash_table_lookup(answer, "left"));
+	} else if (error != NULL && error[0] != '\0' && flush->error == NULL) {
 		flush->error = g_strdup(error);
+	}
 }
 
 /* A target that is away makes it wait: somebody may want to know how to stop. */
 static void hint(int signal_number)
 {
-	static const char text[] = "waiting for the target ('lunfs umount -f' does not wait)\n";
+	static const char text[] =
+	    ANEW "waiting for the target ('lunfs umount -f' does not wait)\n";
 
 	(void)signal_number;
 	(void)!write(STDERR_FILENO, text, sizeof text - 1);
@@ -137,7 +165,10 @@ static int unmount(const struct mounted *mounted)
 
 	if (fd >= 0 && !cli_ask(fd, "flush", "done", flush_line, &flush) && flush.error == NULL)
 		flush.error = g_strdup("the mount's process ended");
-	(void)alarm(0);
+	if (flush.terminal) {
+		(void)alarm(0);
+		fputs(ANEW, stderr);
+	}
 	if (!mounted_detach(mounted, dead, &error)) {
 		g_free(flush.error);
 		close(fd);
@@ -152,6 +183,27 @@ static int unmount(const struct mounted *mounted)
 	return tell_outcome(mounted, &flush);
 }
 
+/* The process flushes when the kernel lets go of the mount, and nobody is told of it. */
+static int unmount_lazily(const struct mounted *mounted)
+{
+	GError *error = NULL;
+
+	return mounted_detach(mounted, true, &error) ? 0 : cli_fail(error);
+}
+
+int cli_unmount(const struct mounted *mounted, enum unmount_how how)
+{
+	switch (how) {
+	case UNMOUNT_FORCED:
+		return unmount_by_force(mounted);
+	case UNMOUNT_LAZY:
+		return unmount_lazily(mounted);
+	case UNMOUNT_FLUSHED:
+		break;
+	}
+	return unmount(mounted);
+}
+
 int cli_umount(int argc, char **argv)
 {
 	bool force = argc > 0 && strcmp(argv[0], "-f") == 0;
@@ -163,7 +215,7 @@ int cli_umount(int argc, char **argv)
 	if (mounted == NULL)
 		return cli_fail(g_error_new(
 		    LUNFS_ERROR, LUNFS_ERROR_FAILED, "%s: no lunfs is mounted there", path));
-	int status = force ? unmount_by_force(mounted) : unmount(mounted);
+	int status = cli_unmount(mounted, force ? UNMOUNT_FORCED : UNMOUNT_FLUSHED);
 	mounted_free(mounted);
 	return status;
 }

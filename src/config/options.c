@@ -21,13 +21,23 @@
 #define HOUR   (60 * MINUTE)
 #define DAY    (24 * HOUR)
 
+#define CACHE_SIZE_MIN (UINT64_C(4) << 20)
+#define READAHEAD_MIN  (UINT64_C(4) << 10)
+#if SIZE_MAX > UINT32_MAX
+#define SIZE_LIMIT      (UINT64_C(1) << 40)
+#define SIZE_LIMIT_TEXT "1024G"
+#else
+#define SIZE_LIMIT      (UINT64_C(1) << 30)
+#define SIZE_LIMIT_TEXT "1G"
+#endif
+
 struct key;
 typedef bool setter(
     struct options *options, const struct key *key, const char *value, GError **error);
 
 static setter set_true, set_false, set_string, set_duration, set_interval, set_patience, set_uid,
-    set_gid, set_umask, set_digest, set_log_level, set_profile, pass_on, drop, refuse_secret,
-    refuse_later;
+    set_gid, set_umask, set_digest, set_log_level, set_profile, set_cache, set_cache_size,
+    set_readahead, pass_on, drop, refuse_secret;
 
 enum takes { NO_VALUE, A_VALUE, MAYBE_A_VALUE };
 
@@ -63,15 +73,13 @@ static const struct key keys[] = {
 	{"username_in",       A_VALUE,  set_string,   FIELD(username_in)},
 	{"password_in_file",  A_VALUE,  set_string,   FIELD(password_in_file)},
 	{"loglevel",          A_VALUE,  set_log_level, 0},
+	{"cache",             A_VALUE,  set_cache,    0},
+	{"cache_size",        A_VALUE,  set_cache_size, 0},
+	{"dirty_expire",      A_VALUE,  set_duration, FIELD(dirty_expire)},
+	{"readahead",         A_VALUE,  set_readahead, 0},
 
 	{"password",    MAYBE_A_VALUE, refuse_secret, 0},
 	{"password_in", MAYBE_A_VALUE, refuse_secret, 0},
-
-	/* Of later versions. */
-	{"cache",               MAYBE_A_VALUE, refuse_later, 0},
-	{"cache_size",          MAYBE_A_VALUE, refuse_later, 0},
-	{"dirty_expire",        MAYBE_A_VALUE, refuse_later, 0},
-	{"readahead",           MAYBE_A_VALUE, refuse_later, 0},
 
 	/* Flags of the mount, which libfuse and fusermount3 know. */
 	{"suid",    NO_VALUE, pass_on, 0}, {"nosuid",  NO_VALUE, pass_on, 0},
@@ -109,6 +117,17 @@ static const struct preset {
     {"noop_out_timeout", 600 * SECOND},
     {"command_timeout", 600 * SECOND},
 };
+
+const char *cache_mode_name(enum cache_mode mode)
+{
+	static const char *const names[] = {
+	    [CACHE_WRITEBACK] = "writeback",
+	    [CACHE_WRITETHROUGH] = "writethrough",
+	    [CACHE_NONE] = "none",
+	};
+
+	return names[mode];
+}
 
 /* What options_new() makes. */
 struct parsed_options {
@@ -264,6 +283,69 @@ static bool set_umask(
 	return true;
 }
 
+/* "4194304", "4096K", "4M": bytes, and powers of 1024. */
+static bool size_parse(const char *text, uint64_t *bytes)
+{
+	static const struct {
+		const char *suffix;
+		unsigned shift;
+	} units[] = {{"", 0}, {"K", 10}, {"M", 20}, {"G", 30}};
+
+	size_t digits = strspn(text, G_CSET_DIGITS);
+	g_autofree char *number = g_strndup(text, digits);
+	for (size_t i = 0; i < G_N_ELEMENTS(units); i++) {
+		guint64 count;
+		if (g_ascii_strcasecmp(text + digits, units[i].suffix) != 0)
+			continue;
+		if (!g_ascii_string_to_unsigned(
+		        number, 10, 0, SIZE_LIMIT >> units[i].shift, &count, NULL))
+			return false;
+		*bytes = count << units[i].shift;
+		return true;
+	}
+	return false;
+}
+
+static bool set_cache(
+    struct options *options, const struct key *key, const char *value, GError **error)
+{
+	for (unsigned mode = CACHE_WRITEBACK; mode <= CACHE_NONE; mode++) {
+		if (strcmp(value, cache_mode_name(mode)) == 0) {
+			options->cache = mode;
+			return true;
+		}
+	}
+	return fail(
+	    error, "option '%s': '%s' is none of writeback, writethrough, none", key->name, value);
+}
+
+static bool set_cache_size(
+    struct options *options, const struct key *key, const char *value, GError **error)
+{
+	uint64_t bytes;
+	if (!size_parse(value, &bytes) || bytes < CACHE_SIZE_MIN)
+		return fail(error,
+		    "option '%s': '%s' is not a size like 64M or 1G, from 4M to " SIZE_LIMIT_TEXT
+		    ", nor a number of bytes; for no cache give cache=none",
+		    key->name, value);
+	options->cache_size = bytes;
+	return true;
+}
+
+static bool set_readahead(
+    struct options *options, const struct key *key, const char *value, GError **error)
+{
+	uint64_t bytes = OPTIONS_AUTO;
+	if (strcmp(value, "auto") != 0 &&
+	    (!size_parse(value, &bytes) || (bytes != 0 && bytes < READAHEAD_MIN)))
+		return fail(error,
+		    "option '%s': '%s' is neither auto, nor 0 for none, nor a size like 512K or 8M "
+		    "from 4K to " SIZE_LIMIT_TEXT,
+		    key->name, value);
+	options->readahead = bytes;
+	return true;
+}
+
 static bool set_digest(
     struct options *options, const struct key *key, const char *value, GError **error)
 {
@@ -339,14 +421,6 @@ static bool refuse_secret(
 	    mutual ? "LIBISCSI_CHAP_TARGET_PASSWORD" : "LIBISCSI_CHAP_PASSWORD");
 }
 
-static bool refuse_later(
-    struct options *options, const struct key *key, const char *value, GError **error)
-{
-	(void)options;
-	(void)value;
-	return fail(error, "option '%s' is not in this version", key->name);
-}
-
 /* Levenshtein's distance, as one row of the table that moves down. */
 static size_t edit_distance(const char *a, const char *b)
 {
@@ -374,7 +448,7 @@ static const struct key *nearest_key(const char *name)
 	const struct key *nearest = NULL;
 	for (size_t i = 0; i < G_N_ELEMENTS(keys) && length <= 64; i++) {
 		size_t distance = edit_distance(name, keys[i].name);
-		if (keys[i].set != refuse_later && distance <= limit) {
+		if (distance <= limit) {
 			nearest = &keys[i];
 			limit = distance - 1;
 		}
@@ -431,6 +505,25 @@ static void apply_profile(struct parsed_options *parsed)
 	}
 }
 
+static bool was_given(const struct options *options, const char *name)
+{
+	return ((const struct parsed_options *)options)->given[find_key(name) - keys];
+}
+
+/* What other hosts write makes what is cached wrong, and nobody tells. */
+static bool apply_shared(struct options *options, GError **error)
+{
+	if (!options->shared)
+		return true;
+	if (was_given(options, "cache") && options->cache != CACHE_NONE)
+		return fail(error,
+		    "options 'shared' and 'cache=%s' exclude each other: what other hosts write "
+		    "would not be seen: leave one of them out",
+		    cache_mode_name(options->cache));
+	options->cache = CACHE_NONE;
+	return true;
+}
+
 /* The next item, without the '\' before a comma, and *text moves behind it. Empty ones do no harm.
  */
 static char *next_item(const char **text)
@@ -465,7 +558,7 @@ bool options_parse(struct options *options, const char *text, GError **error)
 	if (options->allow_other && options->allow_root)
 		return fail(error, "options 'allow_other' and 'allow_root' exclude each other: "
 		                   "leave one of them out");
-	return true;
+	return apply_shared(options, error);
 }
 
 struct options *options_new(void)
@@ -481,6 +574,10 @@ struct options *options_new(void)
 	    .noop_out_interval = 5 * SECOND,
 	    .noop_out_timeout = 5 * SECOND,
 	    .replacement_timeout = 120 * SECOND,
+	    .cache = CACHE_WRITEBACK,
+	    .cache_size = UINT64_C(64) << 20,
+	    .dirty_expire = 5 * SECOND,
+	    .readahead = OPTIONS_AUTO,
 	};
 	return options;
 }

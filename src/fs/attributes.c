@@ -60,8 +60,9 @@ void attributes_set(
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
+	/* no setuid or setgid: there is none for a WRITE to take away (channel.c) */
 	if (valid & FUSE_SET_ATTR_MODE)
-		node->mode = (node->mode & S_IFMT) | (stat->st_mode & 07777);
+		node->mode = (node->mode & S_IFMT) | (stat->st_mode & 01777);
 	if (valid & FUSE_SET_ATTR_UID)
 		node->uid = stat->st_uid;
 	if (valid & FUSE_SET_ATTR_GID)

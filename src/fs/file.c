@@ -1,5 +1,5 @@
 /*
- * file.c - a disk as a file: open, read, write, truncate, flush.
+ * file.c - a disk as a file: open, read, write, truncate.
  *
  * The size is the capacity and stays. But a handle that truncated believes in a shorter file, and
  * programs then skip holes; so it has a mark, where its file ends, and what it writes beyond the
@@ -25,9 +25,6 @@
 #define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
 #endif
 
-/* Up to this size a WRITE is copied and its buffer, of 1 MiB and more, used again at once. */
-#define COPY_MAX (32u << 10)
-
 /*
  * Dropping a page may wait for our own reply: ftruncate() holds back the write-out of changed pages
  * until it is answered, and a buffered WRITE has the page that it begins in locked, if that was not
@@ -35,11 +32,6 @@
  */
 #define TRUNCATE_DROP_MS 1000u
 #define WRITE_DROP_MS    50u
-
-static struct handle *handle_of(const struct fuse_file_info *info)
-{
-	return (struct handle *)(uintptr_t)info->fh; // NOLINT(performance-no-int-to-ptr)
-}
 
 static bool is_direct(const struct fuse_file_info *info)
 {
@@ -74,7 +66,7 @@ static struct handle *handle_new(struct node *node, fuse_req_t req, int flags)
 	    .writable = (flags & O_ACCMODE) != O_RDONLY,
 	    .direct = (flags & O_DIRECT) != 0,
 	    .mark = MARK_NONE,
-	    .loss = node->loss,
+	    .loss = node->content->told,
 	};
 	if (node->handles != NULL)
 		node->handles->prev = handle;
@@ -151,19 +143,32 @@ void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 
 void file_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 {
+	struct handle *handle = handle_of(info);
+	struct content *content = handle->node->content;
+	bool writable = handle->writable;
+
 	(void)id;
-	handle_free(handle_of(info));
+	handle_free(handle);
 	fuse_reply_err(req, 0);
+	/* Not every close flushes: that of a loop device does not. */
+	if (writable)
+		content_write_out(content);
 }
 
 /* ---- read ---- */
 
 static void reply_read(struct request *request)
 {
+	const struct io *io = &request->io;
+
 	if (request->error != 0)
 		fuse_reply_err(request->req, -request->error);
+	else if (io->length == 0)
+		fuse_reply_buf(request->req, NULL, 0);
+	else if (io->niov == 1)
+		fuse_reply_buf(request->req, io->iov->iov_base, io->length);
 	else
-		fuse_reply_buf(request->req, request->buffer, request->io.length);
+		fuse_reply_iov(request->req, io->iov, io->niov);
 }
 
 void file_read(
@@ -185,8 +190,14 @@ void file_read(
 	request->io.op = IO_READ;
 	request->io.offset = start;
 	request->io.length = MIN(MIN(size, TRANSFER_MAX), node->block->size - start);
-	if (!is_direct(info))
+	if (is_direct(info)) {
+		request->io.flags = IO_DIRECT;
+	} else {
 		node_fill_cache(node, start, start + request->io.length);
+		if (node->block->limits.lends)
+			request->io.flags = IO_LEND;
+		request->io.reader = info->fh;
+	}
 	request_read(request);
 }
 
@@ -226,23 +237,21 @@ static void reply_write(struct request *request)
 		fuse_reply_write(request->req, request->io.length);
 }
 
-static bool request_take_data(struct request *request, const char *data, size_t length)
+/* What came stays where it is: in frames, which the request holds from here on. */
+static bool request_take_data(struct request *request)
 {
-	struct fs *fs = request->fs;
+	struct channel *channel = request->fs->channel;
+	int runs = channel_runs(channel, request->io.length);
 
-	if (length <= COPY_MAX) {
-		request->buffer_size = length;
-		request->buffer = pool_get(fs->pool, length);
-		if (request->buffer == NULL)
+	if (runs > OWN_IOVECS) {
+		request->iov = pool_get(request->fs->pool, (size_t)runs * sizeof *request->iov);
+		if (request->iov == NULL)
 			return false;
-		memcpy(request->buffer, data, length);
-		request->iov = (struct iovec){request->buffer, length};
-	} else {
-		request->buffer = channel_take_buffer(fs->channel, &request->buffer_size);
-		request->iov = (struct iovec){(char *)data, length};
 	}
-	request->io.iov = &request->iov;
-	request->io.niov = 1;
+	request->runs = runs;
+	channel_take(channel, request->io.length, request->iov);
+	request->io.iov = request->iov;
+	request->io.niov = runs;
 	return true;
 }
 
@@ -254,6 +263,7 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 	struct handle *handle = handle_of(info);
 	uint64_t start = (uint64_t)offset;
 
+	(void)data; /* it is not there: see channel.c */
 	if (node->read_only || start >= node->block->size) {
 		fuse_reply_err(req, node->read_only ? EROFS : ENOSPC);
 		return;
@@ -265,7 +275,7 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 	size_t length = MIN(size, node->block->size - start);
 	struct request *request = request_new(fs, req, node, handle, reply_write);
 	request->io = (struct io){.op = IO_WRITE, .offset = start, .length = length};
-	if (!request_take_data(request, data, length)) {
+	if (!request_take_data(request)) {
 		request_abandon(request, ENOMEM);
 		request_free(request);
 		return;
@@ -279,10 +289,12 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
 		request_zero_gap(request, handle, start, start + length);
 	/*
 	 * A buffered writer may have its first page locked until it is answered: that one, where
-	 * the zeros end in it, or in the way of whatever else is to be dropped before.
+	 * the zeros end in it, or in the way of whatever else is to be dropped before; or of what
+	 * another file of the content waits for, for whose pages this one waits.
 	 */
-	request->drop_bound_ms = request->zero.length != 0 ? WRITE_DROP_MS : 0;
+	request->drop_bound_ms = request->zero.length != 0 || !is_direct(info) ? WRITE_DROP_MS : 0;
 	if (is_direct(info)) {
+		request->io.flags |= IO_DIRECT;
 		request->stale_start = request->zero.length != 0 ? request->stale_start : start;
 		request->stale_end = start + length;
 	} else {
@@ -414,123 +426,4 @@ void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t
 		return;
 	}
 	request_submit(request);
-}
-
-/* ---- flush ---- */
-
-bool file_is_unflushed(const struct node *node)
-{
-	return node->kind == NODE_DISK &&
-	       (node->written != node->flushed || node->writes_in_flight > 0);
-}
-
-static void reply_flushed(struct request *request)
-{
-	struct node *node = request->node;
-
-	if (request->error == 0) {
-		node->flushed = MAX(node->flushed, request->written);
-		node->doubtful = false;
-	}
-	if (request->handle != NULL && request->handle->loss != node->loss) {
-		request->handle->loss = node->loss;
-		request->error = -EIO;
-	}
-	fuse_reply_err(request->req, -request->error);
-}
-
-/* Is there something to flush, or a loss to tell? */
-static bool handle_has_news(const struct handle *handle)
-{
-	return file_is_unflushed(handle->node) || handle->loss != handle->node->loss;
-}
-
-static void file_start_flush(fuse_req_t req, struct handle *handle)
-{
-	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = handle->node;
-
-	if (fs->aborted) {
-		fuse_reply_err(req, EIO);
-		return;
-	}
-	struct request *request = request_new(fs, req, node, handle, reply_flushed);
-	request->io.op = IO_FLUSH;
-	request_submit(request);
-}
-
-void file_flush(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
-{
-	struct handle *handle = handle_of(info);
-
-	(void)id;
-	if (handle->writable && handle_has_news(handle))
-		file_start_flush(req, handle);
-	else
-		fuse_reply_err(req, 0);
-}
-
-void file_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_info *info)
-{
-	struct handle *handle = handle_of(info);
-
-	(void)id;
-	(void)datasync;
-	if (handle->node->doubtful || handle_has_news(handle))
-		file_start_flush(req, handle);
-	else
-		fuse_reply_err(req, 0);
-}
-
-/* ---- what the disk tells ---- */
-
-/*
- * What was acknowledged and not flushed may be gone: the next fsync of everybody who had the file
- * open says so (as Linux does since 4.13).
- */
-static void node_forgotten(struct node *node)
-{
-	if (node->written == node->flushed)
-		return;
-	if (node->handles != NULL)
-		log_warning(
-		    "%s: the target may have lost writes that were not yet synced", node->name);
-	node->loss++;
-}
-
-/*
- * The kernel drops what it knows of the size, and its pages from the smaller of both on, also where
- * it grew: of the page that the old end lay in it has the rest as zeros, and maybe more such pages,
- * from READs beyond the end that came before it knew.
- */
-static void node_resized(struct node *node)
-{
-	uint64_t size = node->block->size;
-	uint64_t start = MIN(node->size, size);
-
-	node->size = size;
-	if (node->fs->session == NULL)
-		return;
-	for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
-		if (handle->mark != MARK_NONE)
-			handle->mark = MIN(handle->mark, size);
-	/* cached_end stays: those pages are there until they are dropped. */
-	invalidator_drop(node, start - start % node->fs->page_size, END_OF_FILE, NULL, NULL);
-}
-
-/*
- * LOST alone changes nothing here: below, what was written is kept and written again, and so the
- * kernel's pages are as good as before.
- */
-void file_event(struct block *block, enum block_event event, void *data)
-{
-	struct node *node = data;
-
-	(void)block;
-	if (event == BLOCK_FORGOTTEN)
-		node_forgotten(node);
-	else if (event == BLOCK_RESIZED)
-		node_resized(node);
-	else if (event == BLOCK_CHANGED && node->fs->session != NULL)
-		invalidator_drop(node, 0, END_OF_FILE, NULL, NULL);
 }

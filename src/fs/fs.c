@@ -12,14 +12,16 @@
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
 
-struct fs *fs_new(struct loop *loop, struct pool *pool, const struct fs_options *options,
-    void (*ready)(void *data), void (*ended)(void *data), void *data)
+struct fs *fs_new(struct loop *loop, struct pool *pool, struct frames *frames,
+    const struct fs_options *options, void (*ready)(void *data), void (*ended)(void *data),
+    void *data)
 {
 	struct fs *fs = g_new0(struct fs, 1);
 
 	*fs = (struct fs){
 	    .loop = loop,
 	    .pool = pool,
+	    .frames = frames,
 	    .options = *options,
 	    .ready = ready,
 	    .ended = ended,
@@ -130,10 +132,18 @@ struct flush_all {
 
 struct flush_one {
 	struct io io;
-	struct node *node;
+	struct content *content;
 	uint64_t written;
 	struct flush_all *all;
 };
+
+/* The content of node i, where that is the first of its files. */
+static struct content *fs_content(const struct fs *fs, unsigned i)
+{
+	const struct node *node = g_ptr_array_index(fs->nodes, i);
+
+	return node->content != NULL && node->content->nodes == node ? node->content : NULL;
+}
 
 static void flush_all_done(struct flush_all *all)
 {
@@ -153,13 +163,13 @@ static void flush_one_done(struct io *io, int error)
 	struct flush_all *all = one->all;
 
 	if (error == 0)
-		one->node->flushed = MAX(one->node->flushed, one->written);
+		content_flushed(one->content, one->written);
 	else if (all->error == 0)
 		all->error = error;
 	all->left--;
 	all->fs->flushing--;
 	if (all->progress != NULL)
-		all->progress(one->node->name, error, all->left, all->data);
+		all->progress(one->content->nodes->name, error, all->left, all->data);
 	g_free(one);
 	if (all->left == 0)
 		flush_all_done(all);
@@ -177,18 +187,18 @@ void fs_flush_all(struct fs *fs,
 	    .data = data,
 	    .nothing_to_do.run = flush_all_nothing};
 	for (unsigned i = 0; i < fs->nodes->len; i++) {
-		struct node *node = g_ptr_array_index(fs->nodes, i);
+		struct content *content = fs_content(fs, i);
 
-		if (!file_is_unflushed(node) || node->read_only)
+		if (content == NULL || !content_is_unflushed(content))
 			continue;
 		struct flush_one *one = g_new0(struct flush_one, 1);
 		*one = (struct flush_one){.io = {.op = IO_FLUSH, .done = flush_one_done},
-		    .node = node,
-		    .written = node->written,
+		    .content = content,
+		    .written = content->written,
 		    .all = all};
 		all->left++;
 		fs->flushing++;
-		block_submit(node->block, &one->io);
+		block_submit(content->block, &one->io);
 	}
 	if (all->left == 0)
 		loop_defer(fs->loop, &all->nothing_to_do);
@@ -202,9 +212,9 @@ void fs_refuse_writes(struct fs *fs)
 bool fs_is_unflushed(const struct fs *fs)
 {
 	for (unsigned i = 0; i < fs->nodes->len; i++) {
-		const struct node *node = g_ptr_array_index(fs->nodes, i);
+		const struct content *content = fs_content(fs, i);
 
-		if (!node->read_only && file_is_unflushed(node))
+		if (content != NULL && content_is_unflushed(content))
 			return true;
 	}
 	return false;
@@ -239,6 +249,8 @@ void fs_free(struct fs *fs)
 		return;
 	/* What comes while the last pages are dropped needs no target any more. */
 	fs_abort(fs);
+	for (unsigned i = 0; i < fs->nodes->len; i++)
+		loop_remove(&((struct node *)g_ptr_array_index(fs->nodes, i))->crossing);
 	for (unsigned i = 0; i < fs->nodes->len; i++)
 		invalidator_free(((struct node *)g_ptr_array_index(fs->nodes, i))->invalidator);
 	channel_free(fs->channel);

@@ -1,5 +1,5 @@
 /*
- * internal.h - what the files of this room share: nodes, handles, requests.
+ * internal.h - what the files of this room share: nodes, contents, handles, requests.
  */
 #pragma once
 
@@ -8,11 +8,15 @@
 #include <time.h>
 
 #include "lunfs/block.h"
+#include "lunfs/frames.h"
 #include "lunfs/fs.h"
+#include "lunfs/log.h"
 #include "lunfs/pool.h"
 
 /* The kernel's bound on one READ or WRITE (fs.fuse.max_pages_limit pages of 4096 bytes). */
 #define TRANSFER_MAX (1u << 20)
+/* Enough for most WRITEs: their data comes in few runs. */
+#define OWN_IOVECS 6
 /* No handle has truncated: the file reaches as far as the LUN does. */
 #define MARK_NONE UINT64_MAX
 
@@ -22,6 +26,37 @@ struct request_queue {
 };
 
 enum node_kind { NODE_DIRECTORY, NODE_DISK };
+
+/*
+ * The bytes that a disk's file shows. Several files may show the same, when a LUN is there by two
+ * ways: what is written, flushed or lost through one of them is so for all (SAFETY.md 22).
+ */
+struct content {
+	struct fs *fs;
+	struct block *block;
+	struct node *nodes; /* the files, in the order they were made; linked by sibling */
+	/* Writes completed, and how many of those a successful FLUSH covers. */
+	uint64_t written, flushed;
+	unsigned writes_in_flight;
+	/*
+	 * A request that will zero first has the kernel drop pages before: until it is sent, WRITEs
+	 * that came after it are held, or its zeros would land on them.
+	 */
+	unsigned gaps;
+	struct request_queue held;
+	bool doubtful; /* who had the LUN before us may have left something to flush */
+	/*
+	 * Counts what was acknowledged and may not be there: each handle hears of it at its next
+	 * fsync. Those below told were heard of by somebody; of the others whoever opens the file
+	 * hears, too.
+	 */
+	unsigned loss, told;
+	struct log_limit log;
+	/* The flush that nobody waits for, while write_out.done is not NULL. */
+	struct io write_out;
+	uint64_t write_out_written; /* what written and loss were at its start */
+	bool write_out_again;
+};
 
 /*
  * A file or directory. Nodes are made before the mount and die with it; a node's id is its place in
@@ -41,7 +76,9 @@ struct node {
 	GPtrArray *children; /* of a directory */
 
 	/* a disk's */
-	struct block *block;
+	struct content *content;
+	struct node *sibling;            /* the next file of the same content */
+	struct block *block;             /* content->block */
 	uint64_t size;                   /* as the kernel may know it: block->size before RESIZED */
 	struct invalidator *invalidator; /* its own: pages of a dead LUN hold up no other's */
 	bool read_only;
@@ -52,20 +89,14 @@ struct node {
 	 * was served to its page cache since the last full drop, in cache_fills READs and WRITEs.
 	 */
 	uint64_t cached_start, cached_end, cache_fills;
-	unsigned cached_handles, writes_in_flight;
-	/* Writes completed, and how many of those a successful FLUSH covers. */
-	uint64_t written, flushed;
-	/*
-	 * A request that will zero first has the kernel drop pages before: until it is sent, WRITEs
-	 * that came after it are held, or its zeros would land on them.
-	 */
-	unsigned gaps;
-	struct request_queue held;
+	unsigned cached_handles;
+	/* Where it has siblings: what was changed through it of late, and when they last had its
+	 * pages dropped (content.c). */
+	uint64_t changed_start, changed_end;
+	int64_t crossed_ms;
+	GSource *crossing;
 	struct request_queue parked; /* READs that wait for memory */
 	size_t read_memory;          /* that READs hold */
-	bool doubtful; /* who had the LUN before us may have left something to flush */
-	unsigned loss; /* counts FORGOTTENs with unflushed writes: each handle hears of each at its
-	                  next fsync */
 };
 
 struct handle {
@@ -74,21 +105,24 @@ struct handle {
 	pid_t opener; /* the thread: O_TRUNC comes as a SETATTR from it, without a handle */
 	bool writable, direct;
 	uint64_t mark; /* where the file ends for whoever truncated it (DESIGN, semantics 6) */
-	unsigned loss; /* node->loss as last told */
+	unsigned loss; /* content->loss as last told */
 };
 
 /* A request of the kernel that waits for the target. */
 struct request {
 	struct fs *fs;
 	struct request *prev, *next; /* of fs->requests */
-	struct request_queue *queue; /* node->parked or node->held, or NULL */
+	struct request_queue *queue; /* node->parked or content->held, or NULL */
 	struct request *queued_next;
 	fuse_req_t req; /* NULL when it has been answered: nobody waits any more */
 	struct node *node;
 	struct handle *handle; /* valid while req is */
 	void (*reply)(struct request *request);
 	struct io io, zero; /* the transfer or flush; what zeroes [mark, offset) before it */
-	struct iovec iov;
+	/* Of a READ one, the buffer, which is the pool's. Of a WRITE the runs of frames that it
+	 * came in: own_iov, or the pool's where there are more. */
+	struct iovec *iov, own_iov[OWN_IOVECS];
+	int runs;
 	void *buffer;
 	size_t buffer_size;
 	int pending, error; /* I/O that is not done; the first error */
@@ -102,6 +136,7 @@ struct request {
 	unsigned drops;                           /* jobs of the invalidator that are not done */
 	unsigned drop_bound_ms; /* for how long it is waited for; 0: until it has */
 	bool answered;
+	uint64_t turn; /* in which it came */
 	GSource *drop_timer;
 	/* what mark, written, cache_fills were at its start, and what it made of the mark */
 	uint64_t zero_mark, written, fills, own_mark;
@@ -111,6 +146,7 @@ struct request {
 struct fs {
 	struct loop *loop;
 	struct pool *pool;
+	struct frames *frames;
 	struct fs_options options;
 	void (*ready)(void *data);
 	void (*ended)(void *data);
@@ -122,9 +158,10 @@ struct fs {
 	struct slab requests_slab, handles_slab;
 	struct request *requests;       /* all that are not answered, or whose I/O is not done */
 	struct request *cursor;         /* fs_cancel_all()'s, which request_free() moves on */
-	unsigned outstanding, flushing; /* requests of the kernel; flushes of fs_flush_all() */
+	unsigned outstanding, flushing; /* requests of the kernel; flushes that are not */
 	bool refuses_writes;            /* and whatever else changes the content */
 	bool aborted;                   /* refuses all that needs the target */
+	uint64_t turn;                  /* in which the channel reads requests */
 	uint64_t page_size;             /* the kernel's */
 };
 
@@ -152,27 +189,42 @@ void file_read(
     fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info);
 void file_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
     struct fuse_file_info *info);
-void file_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
-void file_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info);
 void file_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
     struct fuse_file_info *info);
 /* SETATTR's size; answers req. info is NULL for truncate(2) and O_TRUNC. */
 void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info);
-/* May the kernel hold pages of [start, end)? */
-bool node_is_cached(const struct node *node, uint64_t start, uint64_t end);
+static inline struct handle *handle_of(const struct fuse_file_info *info)
+{
+	return (struct handle *)(uintptr_t)info->fh; // NOLINT(performance-no-int-to-ptr)
+}
+
+/* ---- content.c ---- */
+/* The node shows the block's bytes from here on, as other nodes may do already. */
+void content_attach(struct node *node, struct block *block);
+/* The content goes with its last node; the block stays. */
+void content_detach(struct node *node);
 /* Are there writes that no successful FLUSH covers, or may soon be? */
-bool file_is_unflushed(const struct node *node);
-void file_event(struct block *block, enum block_event event, void *data);
+bool content_is_unflushed(const struct content *content);
+/* So many were written when a FLUSH was sent, and it has succeeded. */
+void content_flushed(struct content *content, uint64_t written);
+/* Sends a FLUSH that nobody waits for, where there is something to flush. */
+void content_write_out(struct content *content);
+/* [start, end) was changed through the node, by way of the kernel's pages. */
+void content_changed(struct node *node, uint64_t start, uint64_t end);
+void file_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
+void file_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info);
 
 /* ---- request.c ---- */
+/* May the kernel hold pages of [start, end)? */
+bool node_is_cached(const struct node *node, uint64_t start, uint64_t end);
 /* At work from here on; interrupts are looked after. */
 struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, struct handle *handle,
     void (*reply)(struct request *request));
 /* Sends request->zero, where it has a length, and request->io to the node's block; reply() follows.
  */
 void request_submit(struct request *request);
-/* The same for a READ of io.length bytes, which gets its buffer here, and waits where there is too
- * little memory. */
+/* The same for a READ of io.length bytes, which is lent its data, or gets a buffer here, and waits
+ * where there is too little memory. */
 void request_read(struct request *request);
 /* Without any I/O: has the kernel drop [stale_start, stale_end), and reply() follows. */
 void request_drop_and_reply(struct request *request);
@@ -186,9 +238,10 @@ void request_abandon(struct request *request, int error);
 /* ---- channel.c ---- */
 struct channel *channel_new(struct fs *fs);
 void channel_free(struct channel *channel);
-/* The buffer that holds the request being processed becomes the caller's; *size is for pool_put().
- */
-void *channel_take_buffer(struct channel *channel, size_t *size);
+/* In how many runs of frames the first length bytes of data came, of the WRITE being processed. */
+int channel_runs(const struct channel *channel, size_t length);
+/* They become the caller's, who then holds their frames: as many iovecs are set. */
+void channel_take(struct channel *channel, size_t length, struct iovec *iov);
 
 /* ---- invalidator.c ---- */
 #define END_OF_FILE UINT64_MAX

@@ -166,10 +166,22 @@ struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, st
 	request->node = node;
 	request->handle = handle;
 	request->reply = reply;
+	request->iov = request->own_iov;
 	request_link(&fs->requests, request);
+	request->turn = fs->turn;
 	fs->outstanding++;
 	fuse_req_interrupt_func(req, request_interrupted, request);
 	return request;
+}
+
+static void request_release_data(struct request *request)
+{
+	struct fs *fs = request->fs;
+
+	for (int i = 0; i < request->runs; i++)
+		frames_release(fs->frames, request->iov[i].iov_base, request->iov[i].iov_len);
+	if (request->iov != request->own_iov)
+		pool_put(fs->pool, request->iov, (size_t)request->runs * sizeof *request->iov);
 }
 
 void request_free(struct request *request)
@@ -185,10 +197,25 @@ void request_free(struct request *request)
 	if (request->buffer != NULL && request->io.op == IO_READ)
 		node->read_memory -= request->buffer_size;
 	pool_put(fs->pool, request->buffer, request->buffer_size);
+	request_release_data(request);
 	slab_put(&fs->requests_slab, request);
 	fs->outstanding--;
 	if (node->parked.first != NULL)
 		request_wake_parked(node);
+}
+
+/*
+ * Who got his answer at once, from memory, sends the next request before we would be asleep and
+ * woken again.
+ */
+#define NEXT_US 100u
+
+static void request_expect_next(const struct request *request)
+{
+	struct fs *fs = request->fs;
+
+	if (request->turn == fs->turn && fs->outstanding == 1 && request->io.op != IO_FLUSH)
+		loop_expect(fs->loop, NEXT_US);
 }
 
 static void request_answer(struct request *request)
@@ -198,6 +225,7 @@ static void request_answer(struct request *request)
 		request->reply(request);
 	request->req = NULL;
 	request->answered = true;
+	request_expect_next(request);
 	if (request->drops == 0)
 		request_free(request);
 }
@@ -230,16 +258,31 @@ static void request_drop_expired(void *data)
 	request_go_on(data);
 }
 
-/* Has the kernel drop what is stale, then goes on with next. */
-static void request_drop_pages(struct request *request, void (*next)(struct request *request))
+bool node_is_cached(const struct node *node, uint64_t start, uint64_t end)
+{
+	return start < end && start < node->cached_end && end > node->cached_start;
+}
+
+static void request_drop(struct request *request, struct node *node, uint64_t start, uint64_t end)
+{
+	request->drops++;
+	invalidator_drop(node, start, end, request_pages_dropped, request);
+}
+
+/* Goes on with next when all is dropped. */
+static void request_await_drops(struct request *request, void (*next)(struct request *request))
 {
 	request->dropped = next;
-	request->drops++;
-	invalidator_drop(request->node, request->stale_start, request->stale_end,
-	    request_pages_dropped, request);
 	if (request->drop_bound_ms != 0)
 		request->drop_timer = loop_timer(
 		    request->fs->loop, request->drop_bound_ms, request_drop_expired, request);
+}
+
+/* Has the kernel drop what is stale, then goes on with next. */
+static void request_drop_pages(struct request *request, void (*next)(struct request *request))
+{
+	request_drop(request, request->node, request->stale_start, request->stale_end);
+	request_await_drops(request, next);
 }
 
 void request_drop_and_reply(struct request *request)
@@ -247,9 +290,28 @@ void request_drop_and_reply(struct request *request)
 	request_drop_pages(request, request_answer);
 }
 
-bool node_is_cached(const struct node *node, uint64_t start, uint64_t end)
+/*
+ * What it changed is not what the kernel has of the content's other files (SAFETY.md 22). The range
+ * lock is released: a page there may be locked by a READ that waited for it.
+ */
+static bool request_tell_siblings(struct request *request)
 {
-	return start < end && start < node->cached_end && end > node->cached_start;
+	const struct io *io = &request->io, *zero = &request->zero;
+	uint64_t start = zero->length != 0 ? zero->offset : io->offset;
+	uint64_t end = io->length != 0 ? io->offset + io->length : zero->offset + zero->length;
+	struct node *sibling = request->node->content->nodes;
+	bool any = false;
+
+	for (; sibling != NULL; sibling = sibling->sibling) {
+		if (sibling == request->node || !node_is_cached(sibling, start, end))
+			continue;
+		request_drop(request, sibling, start, end);
+		sibling->crossed_ms = clock_ms();
+		any = true;
+	}
+	if (!(io->flags & IO_DIRECT))
+		content_changed(request->node, start, end);
+	return any;
 }
 
 /* ---- the way through ---- */
@@ -271,13 +333,19 @@ static bool request_crossed_new_end(struct request *request)
 	if (io->op != IO_READ)
 		return false;
 	io->length = io->offset < size ? size - io->offset : 0;
-	request->iov.iov_len = io->length;
+	request->own_iov[0].iov_len = io->length;
+	if (io->flags & IO_LEND) {
+		io->iov = NULL;
+		io->niov = 0;
+	}
 	return io->length != 0;
 }
 
 static void request_finish(struct request *request)
 {
 	struct node *node = request->node;
+	struct content *content = node->content;
+	bool stale;
 
 	if (request->error != 0 && request->req != NULL && request_crossed_new_end(request)) {
 		request_send(request);
@@ -285,13 +353,18 @@ static void request_finish(struct request *request)
 	}
 	loop_remove(&request->grace);
 	if (request->writes) {
-		node->writes_in_flight--;
+		content->writes_in_flight--;
 		if (!(request->io.flags & IO_FUA))
-			node->written++;
+			content->written++;
 		node_touch(node);
 	}
-	if (node_is_cached(node, request->stale_start, request->stale_end))
-		request_drop_pages(request, request_answer);
+	stale = node_is_cached(node, request->stale_start, request->stale_end);
+	if (stale)
+		request_drop(request, node, request->stale_start, request->stale_end);
+	if (request->writes)
+		stale |= request_tell_siblings(request);
+	if (stale)
+		request_await_drops(request, request_answer);
 	else
 		request_answer(request);
 }
@@ -316,40 +389,40 @@ static void request_zero_done(struct io *io, int error)
 
 static void request_send(struct request *request)
 {
-	struct block *block = request->node->block;
+	struct content *content = request->node->content;
 	bool zero = request->zero.length != 0;
 	bool transfer = request->io.op == IO_FLUSH || request->io.length != 0;
 
 	request->pending = zero + transfer;
-	request->written = request->node->written;
+	request->written = content->written;
 	if (request->writes)
-		request->node->writes_in_flight++;
+		content->writes_in_flight++;
 	/* In this order: where they share a logical block the zeros come first. */
 	if (zero) {
 		request->zero.op = IO_ZERO;
 		request->zero.cancelled = &request->abandoned;
 		request->zero.done = request_zero_done;
-		block_submit(block, &request->zero);
+		block_submit(content->block, &request->zero);
 	}
 	if (transfer) {
 		request->io.done = request_transfer_done;
 		request->io.cancelled = &request->abandoned;
-		block_submit(block, &request->io);
+		block_submit(content->block, &request->io);
 	}
 }
 
 static void request_send_gap(struct request *request)
 {
-	struct node *node = request->node;
+	struct content *content = request->node->content;
 	struct request *held;
 
 	if (request->req != NULL)
 		request_send(request);
 	else
 		request_answer(request);
-	node->gaps--;
-	while (node->gaps == 0 && (held = node->held.first) != NULL) {
-		request_dequeue(&node->held, held);
+	content->gaps--;
+	while (content->gaps == 0 && (held = content->held.first) != NULL) {
+		request_dequeue(&content->held, held);
 		request_submit(held);
 	}
 }
@@ -358,8 +431,8 @@ void request_submit(struct request *request)
 {
 	struct node *node = request->node;
 
-	if (node->gaps > 0 && request->writes && !request->writeback) {
-		request_enqueue(&node->held, request);
+	if (node->content->gaps > 0 && request->writes && !request->writeback) {
+		request_enqueue(&node->content->held, request);
 		return;
 	}
 	/*
@@ -368,7 +441,7 @@ void request_submit(struct request *request)
 	 */
 	if (request->zero.length != 0 &&
 	    node_is_cached(node, request->stale_start, request->stale_end)) {
-		node->gaps++;
+		node->content->gaps++;
 		request_drop_pages(request, request_send_gap);
 	} else {
 		request_send(request);
@@ -390,8 +463,8 @@ static void request_start_read(struct request *request)
 		return;
 	}
 	request->node->read_memory += request->buffer_size;
-	request->iov = (struct iovec){request->buffer, request->io.length};
-	request->io.iov = &request->iov;
+	request->own_iov[0] = (struct iovec){request->buffer, request->io.length};
+	request->io.iov = request->iov;
 	request->io.niov = 1;
 	request_submit(request);
 }
@@ -400,7 +473,9 @@ void request_read(struct request *request)
 {
 	struct node *node = request->node;
 
-	if (node->parked.first == NULL && node->read_memory < READ_MEMORY)
+	if (request->io.flags & IO_LEND)
+		request_submit(request);
+	else if (node->parked.first == NULL && node->read_memory < READ_MEMORY)
 		request_start_read(request);
 	else
 		request_enqueue(&node->parked, request);

@@ -99,13 +99,10 @@ struct node *fs_add_disk(struct fs *fs, struct node *parent, const char *name, c
 	struct node *node =
 	    node_new(fs, fs->options.root_is_file ? NULL : parent, NODE_DISK, name, identity, mode);
 
-	node->block = block;
+	content_attach(node, block);
 	node->size = block->size;
 	node->read_only = read_only;
 	node->attributes = g_strdupv((char **)attributes);
-	node->doubtful = true;
-	block->on_event = file_event;
-	block->on_event_data = node;
 	return node;
 }
 
@@ -113,8 +110,8 @@ static void node_free(gpointer data)
 {
 	struct node *node = data;
 
-	if (node->block != NULL)
-		node->block->on_event = NULL; /* the sessions below end later, and say so */
+	if (node->content != NULL)
+		content_detach(node);
 	if (node->children != NULL)
 		g_ptr_array_unref(node->children);
 	g_strfreev(node->attributes);
@@ -257,6 +254,9 @@ static void tree_init(void *data, struct fuse_conn_info *connection)
 	connection->want =
 	    connection->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
 	                              FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_EXPLICIT_INVAL_DATA);
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2 /* else channel.c sees to it */
+	connection->want |= connection->capable & FUSE_CAP_HANDLE_KILLPRIV_V2;
+#endif
 	connection->max_write = TRANSFER_MAX;
 	connection->max_read = TRANSFER_MAX; /* as in the mount options */
 	/* One dead disk must not hold up the others (SAFETY.md 18); and 12, the default, costs a

@@ -1,13 +1,19 @@
 /*
  * control.h - the mount's control socket: one JSON request and its answers a line.
  *
- *   {"command": "flush"}    {"event": "progress", "file": "lun1.img", "left": "2", "error": ""} ...
+ *   {"command": "flush"}    {"event": "writing", "file": "lun1.img", "others": "0", "bytes":
+ * "5120"}
+ *                           {"event": "progress", "file": "lun1.img", "left": "2", "error": ""} ...
  *                           {"event": "done", "error": ""}
  *   {"command": "abort"}    {"event": "end", "error": ""}, when all who waited were told so
  *   {"command": "status"}, {"command": "status-json"}     {"event": "done", "error": "", "text":
  * "..."}
  *
  *   (a client that stays)  {"event": "end", "error": ""}
+ *
+ * "writing" tells from time to time how many bytes are to be sent to the targets yet, which file
+ * has most of them, and how many others have some; "progress" that a file is flushed, and how many
+ * are left.
  *
  * All values are strings. A client that stays connected sees the end of the file when the mount's
  * process ends.

@@ -8,8 +8,8 @@
  *
  * FLUSHING has every disk flush what was written; LEAVING ends what is left and logs out; each has
  * a bound, so that a dead target cannot hold up a shutdown. After an unmount nobody waits, and the
- * bound is replacement_timeout; a signal leaves 20 s, and a second one nothing. What is not known
- * to be on stable storage then is listed.
+ * bound is replacement_timeout without any progress; a signal leaves 20 s, and a second one
+ * nothing. What is not known to be on stable storage then is listed.
  */
 #include <glib-unix.h>
 #include <signal.h>
@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "flush.h"
 #include "layout.h"
+#include "lunfs/frames.h"
 #include "lunfs/fs.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
@@ -37,9 +39,11 @@
 /* Buffers kept for the next request, while there are requests; see pool.h. */
 #define POOL_KEEP (32u << 20)
 #define TRIM_MS   1000u
-/* For writes that are done and not yet on stable storage, all LUNs together, and each at least. */
-#define RETAIN_LIMIT (64u << 20)
+/* For writes that are done and not yet on stable storage a LUN may have so much whatever others do.
+ */
 #define RETAIN_FLOOR (2u << 20)
+/* And apart from it for what the kernel has sent and waits for: address space, until it is used. */
+#define REQUEST_ROOM ((size_t)1 << 30)
 
 enum daemon_state { FINDING, PROBING, MOUNTING, RUNNING, FLUSHING, LEAVING, ENDED };
 
@@ -49,6 +53,7 @@ struct daemon {
 	struct loop *loop;
 	struct pool *pool;
 	struct retain_memory memory;
+	struct cache_memory *cache_memory;
 	enum daemon_state state;
 	void (*ready)(void *data);
 	void *data;
@@ -63,7 +68,9 @@ struct daemon {
 	GPtrArray *signals; /* sources */
 	GSource *trim, *limit, *settle;
 	GError *error;
-	int64_t deadline_ms; /* of FLUSHING */
+	int64_t deadline_ms;  /* of FLUSHING */
+	unsigned patience_ms; /* for so long again, as long as it gets on; 0: it has to end */
+	uint64_t unwritten;   /* when it was last looked at */
 	unsigned signalled;
 	char *end; /* what was said at the end; NULL before it */
 	bool mounted, clean, hasty;
@@ -144,26 +151,6 @@ static void daemon_leave(struct daemon *daemon)
 	daemon_closed(daemon);
 }
 
-/* "; not known to be on stable storage: lun0.img: bytes 0-511 (512 in all)", or "". */
-static char *daemon_describe_unstable(const struct daemon *daemon)
-{
-	GString *text = g_string_new(NULL);
-
-	for (unsigned i = 0; i < daemon->targets->len; i++) {
-		const GPtrArray *disks = target_disks(g_ptr_array_index(daemon->targets, i));
-
-		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
-			g_autofree char *ranges =
-			    disk_describe_unstable(g_ptr_array_index(disks, k));
-			if (ranges != NULL)
-				g_string_append_printf(text, "; %s%s",
-				    text->len == 0 ? "not known to be on stable storage: " : "",
-				    ranges);
-		}
-	}
-	return g_string_free(text, FALSE);
-}
-
 /* To all who listen, and to who asks later. */
 static void daemon_say_end(struct daemon *daemon, const char *error)
 {
@@ -175,7 +162,7 @@ static void daemon_say_end(struct daemon *daemon, const char *error)
 /* Leaves without what could not be flushed, and says what this is. */
 static void daemon_leave_unclean(struct daemon *daemon, const char *reason)
 {
-	g_autofree char *unstable = daemon_describe_unstable(daemon);
+	g_autofree char *unstable = flush_describe_unstable(daemon->targets);
 	g_autofree char *error = g_strconcat(reason, unstable, NULL);
 
 	log_error("%s", error);
@@ -218,13 +205,24 @@ static void daemon_flush_progress(const char *name, int error, unsigned left, vo
 static void daemon_flush_expired(void *data)
 {
 	struct daemon *daemon = data;
+	uint64_t unwritten = flush_unwritten_bytes(daemon->targets);
 
+	/* A slow link, and much that is dirty. */
+	if (daemon->patience_ms != 0 && unwritten < daemon->unwritten) {
+		daemon->unwritten = unwritten;
+		daemon->deadline_ms = clock_ms() + daemon->patience_ms;
+		loop_remove(&daemon->limit);
+		daemon->limit =
+		    loop_timer(daemon->loop, daemon->patience_ms, daemon_flush_expired, daemon);
+		return;
+	}
 	daemon->hasty = true;
 	daemon_leave_unclean(daemon, "the target does not answer");
 }
 
-/* Unmounted, or told to end: in at most ms, and not later than it was to end already. */
-static void daemon_end(struct daemon *daemon, unsigned ms)
+/* Unmounted, or told to end: in at most ms, and not later than it was to end already; patiently:
+ * ms without progress. */
+static void daemon_end(struct daemon *daemon, unsigned ms, bool patiently)
 {
 	int64_t deadline_ms = clock_ms() + ms;
 
@@ -239,6 +237,8 @@ static void daemon_end(struct daemon *daemon, unsigned ms)
 	bool begun = daemon->state == FLUSHING;
 	daemon_set_state(daemon, FLUSHING);
 	daemon->deadline_ms = deadline_ms;
+	daemon->patience_ms = patiently ? ms : 0;
+	daemon->unwritten = flush_unwritten_bytes(daemon->targets);
 	loop_remove(&daemon->limit);
 	daemon->limit = loop_timer(daemon->loop, ms, daemon_flush_expired, daemon);
 	if (begun)
@@ -255,9 +255,9 @@ static gboolean daemon_signalled(gpointer data)
 	if (daemon->signalled++ > 0 && daemon->state >= RUNNING) {
 		if (daemon->fs != NULL)
 			fs_abort(daemon->fs);
-		daemon_end(daemon, 0);
+		daemon_end(daemon, 0, false);
 	} else {
-		daemon_end(daemon, FLUSH_MS);
+		daemon_end(daemon, FLUSH_MS, false);
 	}
 	return G_SOURCE_CONTINUE;
 }
@@ -267,7 +267,7 @@ static void daemon_unmounted(void *data)
 	struct daemon *daemon = data;
 	unsigned ms = daemon->mount->options->replacement_timeout;
 
-	daemon_end(daemon, ms == OPTIONS_INFINITY ? UNMOUNT_MS : MAX(ms, FLUSH_MS));
+	daemon_end(daemon, ms == OPTIONS_INFINITY ? UNMOUNT_MS : MAX(ms, FLUSH_MS), true);
 }
 
 static bool daemon_reaches_a_target(const struct daemon *daemon)
@@ -282,45 +282,10 @@ static bool daemon_reaches_a_target(const struct daemon *daemon)
 static void daemon_abort(struct daemon *daemon)
 {
 	fs_abort(daemon->fs);
-	daemon_end(daemon, daemon_reaches_a_target(daemon) ? FORCED_MS : 0);
+	daemon_end(daemon, daemon_reaches_a_target(daemon) ? FORCED_MS : 0, false);
 }
 
 /* ---- the control socket ---- */
-
-struct flush_request {
-	struct daemon *daemon;
-	struct control_client *client;
-	char *failed; /* names of files */
-};
-
-static void flush_request_progress(const char *name, int error, unsigned left, void *data)
-{
-	struct flush_request *request = data;
-	g_autofree char *count = g_strdup_printf("%u", left);
-
-	if (error != 0) {
-		char *failed =
-		    g_strdup_printf("%s%s%s: %s", request->failed != NULL ? request->failed : "",
-		        request->failed != NULL ? "; " : "", name, g_strerror(-error));
-		g_free(request->failed);
-		request->failed = failed;
-	}
-	control_reply(request->client, "progress", "file", name, "left", count, "error",
-	    error != 0 ? g_strerror(-error) : "", NULL);
-}
-
-static void flush_request_done(int error, void *data)
-{
-	struct flush_request *request = data;
-	g_autofree char *unstable = daemon_describe_unstable(request->daemon);
-	g_autofree char *text = g_strconcat(
-	    request->failed != NULL ? request->failed : g_strerror(-error), unstable, NULL);
-
-	control_reply(request->client, "done", "error", error == 0 ? "" : text, NULL);
-	control_client_unref(request->client);
-	g_free(request->failed);
-	g_free(request);
-}
 
 static void daemon_request(struct control_client *client, const char *command, void *data)
 {
@@ -330,11 +295,7 @@ static void daemon_request(struct control_client *client, const char *command, v
 		control_reply(client, strcmp(command, "flush") == 0 ? "done" : "end", "error",
 		    daemon->end, NULL);
 	} else if (strcmp(command, "flush") == 0 && daemon->state == RUNNING) {
-		struct flush_request *request = g_new0(struct flush_request, 1);
-
-		request->daemon = daemon;
-		request->client = control_client_ref(client);
-		fs_flush_all(daemon->fs, flush_request_progress, flush_request_done, request);
+		flush_for_client(daemon->loop, daemon->fs, daemon->targets, client);
 	} else if (strcmp(command, "abort") == 0 && daemon->state >= RUNNING) {
 		daemon_abort(daemon);
 	} else if (strcmp(command, "status") == 0) {
@@ -381,8 +342,8 @@ static void daemon_mount(struct daemon *daemon)
 
 	daemon_set_state(daemon, MOUNTING);
 	for (unsigned i = 0; i < daemon->targets->len; i++)
-		disks += target_make_disks(
-		    g_ptr_array_index(daemon->targets, i), daemon->pool, &daemon->memory, options)
+		disks += target_make_disks(g_ptr_array_index(daemon->targets, i), daemon->pool,
+		    &daemon->memory, daemon->cache_memory, options)
 		             ->len;
 	if (disks == 0) {
 		g_autofree char *text =
@@ -404,8 +365,8 @@ static void daemon_mount(struct daemon *daemon)
 	    .umask = options->umask,
 	    .root_is_file = mount->root_is_file,
 	};
-	daemon->fs = fs_new(
-	    daemon->loop, daemon->pool, &fs_options, daemon_kernel_ready, daemon_unmounted, daemon);
+	daemon->fs = fs_new(daemon->loop, daemon->pool, daemon->memory.frames, &fs_options,
+	    daemon_kernel_ready, daemon_unmounted, daemon);
 	layout_build(daemon->fs, daemon->targets, mount);
 	GError *error = NULL;
 	if (!fs_mount(daemon->fs, &error)) {
@@ -495,6 +456,10 @@ static void daemon_find(struct daemon *daemon)
 {
 	const struct source *source = daemon->mount->source;
 
+	if (daemon->memory.frames == NULL) {
+		daemon_fail(daemon, "there is too little address space: see 'ulimit -v'");
+		return;
+	}
 	if (source->target != NULL) {
 		GPtrArray *portals = portals_new();
 
@@ -515,7 +480,11 @@ static void daemon_find(struct daemon *daemon)
 
 static void daemon_trim(void *data)
 {
-	pool_trim(((struct daemon *)data)->pool);
+	struct daemon *daemon = data;
+
+	pool_trim(daemon->pool);
+	if (daemon->memory.frames != NULL)
+		frames_trim(daemon->memory.frames);
 }
 
 static void source_destroy(gpointer data)
@@ -553,6 +522,8 @@ static void daemon_free(struct daemon *daemon)
 	g_ptr_array_unref(daemon->targets);
 	/* Last: whoever waits for the socket to close may then power off. */
 	control_free(daemon->control);
+	g_clear_pointer(&daemon->cache_memory, cache_memory_free); /* before its frames */
+	frames_free(daemon->memory.frames);
 	pool_free(daemon->pool);
 	loop_free(daemon->loop);
 	g_free(daemon->end);
@@ -568,12 +539,16 @@ bool mount_run(const struct mount *mount, void (*ready)(void *data), void *data,
 	        .initiator_name = mount->initiator_name},
 	    .loop = loop,
 	    .pool = pool_new(POOL_KEEP),
-	    .memory = {.limit = RETAIN_LIMIT, .floor = RETAIN_FLOOR},
+	    .memory = {.frames = frames_new(mount->options->cache_size, REQUEST_ROOM),
+	        .limit = mount->options->cache_size,
+	        .floor = RETAIN_FLOOR},
 	    .ready = ready,
 	    .data = data,
 	    .targets = g_ptr_array_new(),
 	};
 
+	if (daemon.memory.frames != NULL)
+		daemon.cache_memory = cache_memory_new(daemon.memory.frames);
 	/* One for the mount: its own session is reinstated by it, another mount's is left alone
 	 * (SAFETY.md 11). */
 	if (getrandom(&daemon.login.isid_random, sizeof daemon.login.isid_random, 0) < 0)

@@ -2,7 +2,7 @@
  * disk.c - a LUN behind a file: its stack of blocks, and the proof after each loss that it is the
  * same LUN.
  *
- *   file -> align -> retain -> disk (SCSI) -> nexus -> session
+ *   file -> cache -> align -> retain -> disk (SCSI) -> nexus -> session
  *
  *             session lost            session is back
  *   DISK_OPEN -----------> DISK_AWAY -----------------> DISK_ASKED
@@ -19,6 +19,8 @@
  */
 #include "disk.h"
 
+#include <string.h>
+
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
 
@@ -28,6 +30,8 @@
 /* One that does not answer at all costs everybody the session: it is asked more and more rarely. */
 #define HUNG_MIN_MS 2000u
 #define HUNG_MAX_MS 60000u
+/* The cache's pages are of this size, and its unit is the logical block. */
+#define CACHED_BLOCK_MAX 4096u
 
 static void disk_ask(struct disk *disk);
 
@@ -102,11 +106,20 @@ static void disk_same(struct disk *disk)
 	target_disk_answered(disk->target);
 }
 
+/* The end of the last byte that is still to be written. */
+static uint64_t disk_reach(const struct disk *disk)
+{
+	uint64_t kept = retain_reach(disk->retain);
+	uint64_t dirty = disk->cache != NULL ? cache_reach(disk->cache) : 0;
+
+	return MAX(kept, dirty);
+}
+
 static void disk_judge(struct disk *disk, const struct lun_info *info)
 {
 	char text[300];
 
-	switch (disk_verify(disk->scsi, info, retain_reach(disk->retain), text, sizeof text)) {
+	switch (disk_verify(disk->scsi, info, disk_reach(disk), text, sizeof text)) {
 	case DISK_SAME:
 		disk_same(disk);
 		return;
@@ -254,6 +267,29 @@ void disk_close(struct disk *disk)
 
 /* ---- life ---- */
 
+enum cache_mode disk_cache_mode(const struct options *options, const struct lun_info *info)
+{
+	return info->block_size > CACHED_BLOCK_MAX ? CACHE_NONE : options->cache;
+}
+
+/* The LUN's own layers are complete but for this one. */
+static void disk_add_cache(struct disk *disk, const struct disk_environment *environment)
+{
+	const struct options *options = environment->options;
+	enum cache_mode mode = disk_cache_mode(options, &disk->info);
+	const struct cache_options cache_options = {
+	    .writethrough = mode == CACHE_WRITETHROUGH,
+	    .dirty_expire_ms = options->dirty_expire,
+	    .readahead = options->readahead == OPTIONS_AUTO ? SIZE_MAX : (size_t)options->readahead,
+	};
+
+	if (mode == CACHE_NONE)
+		return;
+	disk->cache = cache_new(
+	    disk->top, environment->loop, environment->cache_memory, &cache_options, disk->name);
+	disk->top = disk->cache;
+}
+
 struct disk *disk_make(
     struct target *target, const struct disk_environment *environment, const struct lun_info *info)
 {
@@ -271,10 +307,25 @@ struct disk *disk_make(
 	    options->replacement_timeout, disk_expired, disk);
 	disk->scsi = disk_new(loop, nexus_port(disk->nexus), info, disk->name, disk->read_only);
 	disk_on_attention(disk->scsi, disk_attention, disk);
-	disk->retain = retain_new(
-	    disk->scsi, loop, environment->pool, environment->memory, disk->name, !options->shared);
+	disk->retain =
+	    retain_new(disk->scsi, loop, environment->memory, disk->name, !options->shared);
 	disk->top = align_new(disk->retain, loop, environment->pool);
+	disk_add_cache(disk, environment);
 	return disk;
+}
+
+bool disk_is_same_lun(const struct disk *a, const struct disk *b)
+{
+	const struct lun_info *one = &a->info, *other = &b->info;
+
+	return !a->shared && !lun_identity_is_weak(one) && strcmp(one->wwid, other->wwid) == 0 &&
+	       strcmp(one->serial, other->serial) == 0 && one->type == other->type &&
+	       one->blocks == other->blocks && one->block_size == other->block_size;
+}
+
+char *disk_full_name(const struct disk *disk)
+{
+	return g_strdup_printf("%s of %s", disk->name, target_name(disk->target));
 }
 
 void disk_destroy(gpointer data)
@@ -294,35 +345,92 @@ void disk_destroy(gpointer data)
 
 #define RANGES_TOLD 8u
 
-struct telling {
-	GString *text;
-	uint64_t bytes;
-	unsigned ranges;
+struct bytes {
+	uint64_t start, end;
 };
 
-static void tell_range(uint64_t start, uint64_t end, void *data)
+static void collect_range(uint64_t start, uint64_t end, void *data)
 {
-	struct telling *telling = data;
+	g_array_append_vals(data, &(struct bytes){start, end}, 1);
+}
 
-	telling->bytes += end - start;
-	if (telling->ranges++ < RANGES_TOLD)
-		g_string_append_printf(telling->text, "%s%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT,
-		    telling->ranges > 1 ? ", " : "", start, end - 1);
+static gint compare_starts(gconstpointer a, gconstpointer b)
+{
+	const struct bytes *left = a, *right = b;
+
+	return left->start < right->start ? -1 : left->start > right->start;
+}
+
+/* What is dirty or kept, or both (written again since), in order, adjoining ranges as one. */
+static GArray *disk_unstable(const struct disk *disk)
+{
+	GArray *ranges = g_array_new(FALSE, FALSE, sizeof(struct bytes));
+	guint count = 0;
+
+	retain_each(disk->retain, collect_range, ranges);
+	if (disk->cache != NULL)
+		cache_each_dirty(disk->cache, collect_range, ranges);
+	g_array_sort(ranges, compare_starts);
+	for (guint i = 0; i < ranges->len; i++) {
+		const struct bytes next = g_array_index(ranges, struct bytes, i);
+		struct bytes *last =
+		    count > 0 ? &g_array_index(ranges, struct bytes, count - 1) : NULL;
+
+		if (last != NULL && next.start <= last->end)
+			last->end = MAX(last->end, next.end);
+		else
+			g_array_index(ranges, struct bytes, count++) = next;
+	}
+	g_array_set_size(ranges, count);
+	return ranges;
+}
+
+static uint64_t count_bytes(const GArray *ranges)
+{
+	uint64_t bytes = 0;
+
+	for (guint i = 0; i < ranges->len; i++) {
+		const struct bytes *range = &g_array_index(ranges, struct bytes, i);
+
+		bytes += range->end - range->start;
+	}
+	return bytes;
+}
+
+uint64_t disk_unstable_bytes(const struct disk *disk)
+{
+	uint64_t kept = retain_stats(disk->retain)->kept;
+	uint64_t dirty = disk->cache != NULL ? cache_stats(disk->cache)->dirty : 0;
+
+	if (kept == 0 || dirty == 0)
+		return kept + dirty;
+	g_autoptr(GArray) ranges = disk_unstable(disk);
+	return count_bytes(ranges);
+}
+
+uint64_t disk_unwritten_bytes(const struct disk *disk)
+{
+	const struct retain_stats *retain = retain_stats(disk->retain);
+
+	return (disk->cache != NULL ? cache_stats(disk->cache)->dirty : 0) +
+	       (retain->resending ? retain->kept : 0);
 }
 
 char *disk_describe_unstable(const struct disk *disk)
 {
-	struct telling telling = {.text = g_string_new(NULL)};
+	g_autoptr(GArray) ranges = disk_unstable(disk);
+	g_autoptr(GString) text = g_string_new(NULL);
 
-	retain_each(disk->retain, tell_range, &telling);
-	if (telling.ranges == 0) {
-		g_string_free(telling.text, TRUE);
+	if (ranges->len == 0)
 		return NULL;
+	for (guint i = 0; i < MIN(ranges->len, RANGES_TOLD); i++) {
+		const struct bytes *range = &g_array_index(ranges, struct bytes, i);
+
+		g_string_append_printf(text, "%s%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT,
+		    i > 0 ? ", " : "", range->start, range->end - 1);
 	}
-	if (telling.ranges > RANGES_TOLD)
-		g_string_append_printf(
-		    telling.text, " and %u ranges more", telling.ranges - RANGES_TOLD);
-	g_autofree char *ranges = g_string_free(telling.text, FALSE);
-	return g_strdup_printf(
-	    "%s: bytes %s (%" G_GUINT64_FORMAT " in all)", disk->name, ranges, telling.bytes);
+	if (ranges->len > RANGES_TOLD)
+		g_string_append_printf(text, " and %u ranges more", ranges->len - RANGES_TOLD);
+	return g_strdup_printf("%s: bytes %s (%" G_GUINT64_FORMAT " in all)", disk->name, text->str,
+	    count_bytes(ranges));
 }

@@ -9,12 +9,16 @@ struct disk_environment {
 	struct loop *loop;
 	struct pool *pool;
 	struct retain_memory *memory;
+	struct cache_memory *cache_memory;
 	const struct options *options;
 	struct session *session;
 };
 
 struct disk *disk_make(
     struct target *target, const struct disk_environment *environment, const struct lun_info *info);
+/* Are they one LUN, as far as that can be proved? Of -o shared none is: it has no cache to share.
+ */
+bool disk_is_same_lun(const struct disk *a, const struct disk *b);
 /* Its requests are all done then. */
 void disk_destroy(gpointer disk);
 

@@ -17,13 +17,17 @@ static void layout_add_disk(
 	    block_size, "target", target_name(target), "portal",
 	    session_address(target_session(target)), NULL};
 
-	fs_add_disk(fs, directory, disk->name, identity, disk->top, disk->read_only, attributes);
+	/* Files over one LUN are files over one block: the kernel's pages of each follow what is
+	 * written through the others. */
+	struct block *top = disk->twin != NULL ? disk->twin->top : disk->top;
+	fs_add_disk(fs, directory, disk->name, identity, top, disk->read_only, attributes);
 }
 
 void layout_build(struct fs *fs, const GPtrArray *targets, const struct mount *mount)
 {
 	bool one = mount->source->target != NULL;
 
+	targets_find_twins(targets);
 	for (unsigned i = 0; i < targets->len; i++) {
 		const struct target *target = g_ptr_array_index(targets, i);
 		const GPtrArray *disks = target_disks(target);

@@ -14,6 +14,11 @@
 
 #define TYPE "fuse.lunfs"
 
+#define HELPER "/sbin/umount." TYPE
+#define UTAB   "/run/mount/utab"
+/* What a line of utab is there for: an option that is nobody's. */
+#define REGISTERED "x-lunfs"
+
 void mounted_free(gpointer data)
 {
 	struct mounted *mounted = data;
@@ -109,6 +114,42 @@ bool mounted_is_dead(const char *mountpoint)
 	return statfs(mountpoint, &buffer) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
+/* ---- umount(8)'s own list ---- */
+
+/* Nothing depends on it but a helper being called. */
+static void run_quietly(const char *const *command, bool wait)
+{
+	const GSpawnFlags flags =
+	    G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL;
+
+	if (wait)
+		(void)g_spawn_sync(
+		    NULL, (char **)command, NULL, flags, NULL, NULL, NULL, NULL, NULL, NULL);
+	else
+		(void)g_spawn_async(NULL, (char **)command, NULL, flags, NULL, NULL, NULL, NULL);
+}
+
+void mounted_register(const char *source, const char *mountpoint, bool wait)
+{
+	/* Mounts nothing, calls nobody, and takes the path as it is. */
+	const char *const command[] = {"mount", "-i", "-f", "-c", "-t", TYPE, "-o", REGISTERED,
+	    "--", source, mountpoint, NULL};
+
+	if (geteuid() == 0 && access(HELPER, X_OK) == 0)
+		run_quietly(command, wait);
+}
+
+static void mounted_forget(const char *mountpoint)
+{
+	const char *const command[] = {"umount", "-i", "--fake", "-c", "--", mountpoint, NULL};
+	g_autofree char *utab = NULL;
+
+	if (g_file_get_contents(UTAB, &utab, NULL, NULL) && strstr(utab, REGISTERED) != NULL)
+		run_quietly(command, true);
+}
+
+/* ---- out of the tree ---- */
+
 static bool detach_by_helper(const char *mountpoint, bool lazy, GError **error)
 {
 	const char *const command[] = {"fusermount3", lazy ? "-uz" : "-u", "--", mountpoint, NULL};
@@ -136,8 +177,10 @@ bool mounted_detach(const struct mounted *mounted, bool lazy, GError **error)
 {
 	if (geteuid() != 0)
 		return detach_by_helper(mounted->mountpoint, lazy, error);
-	if (umount2(mounted->mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+	if (umount2(mounted->mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) {
+		mounted_forget(mounted->mountpoint);
 		return true;
+	}
 	g_set_error(error, LUNFS_ERROR, LUNFS_ERROR_FAILED, "cannot unmount %s: %s",
 	    mounted->mountpoint,
 	    errno == EBUSY ? "it is in use: close its files, or see 'fuser -vm'"

@@ -5,11 +5,16 @@
  * N, "last_error": S, "outages": N, "outage_began": S, "outage_ms": N, "outage_over": B,
  * "outage_reason": S, "outage_attempts": N, "outage_resent": N, "resent": N, "luns": [{"lun": N,
  * "type": S, "file": S or "", "reason": S, "size": N, "block_size": N, "vendor": S, "product": S,
- * "serial": S, "wwid": S, "identity": "strong" or "weak", "read_only": B, "trouble": S, "waiting":
- * N, "away_ms": N, "unstable_bytes": N, "reads": N, "writes": N, "flushes": N, "bytes_read": N,
- * "bytes_written": N, "retries": N, "errors": N}]}]}
+ * "serial": S, "wwid": S, "identity": "strong" or "weak", "read_only": B, "same_as": S, "trouble":
+ * S, "waiting": N, "away_ms": N, "unstable_bytes": N, "cache": "writeback", "writethrough" or
+ * "none", "cache_size": N, "cached_bytes": N, "dirty_bytes": N, "cache_hits": N, "cache_misses": N,
+ * "fetched_ahead": N, "used_ahead": N, "readahead": "auto" or S, "readahead_window": N,
+ * "write_outs": N, "write_out_failures": N, "throttled": N, "reads": N, "writes": N, "flushes": N,
+ * "bytes_read": N, "bytes_written": N, "retries": N, "errors": N}]}]}
  *
  * The outage is the last one; outage_began is in UTC (ISO 8601); resent counts commands.
+ * cache_size is for all LUNs together; hits, misses and what is ahead count pages; what was written
+ * out, commands.
  */
 #include "status.h"
 
@@ -34,23 +39,105 @@ static const char *lun_reason(const struct lun_info *info)
 	return info->fault[0] != '\0' ? info->fault : "not shown yet";
 }
 
+static char *format_size(uint64_t bytes)
+{
+	return g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
+}
+
+/* "auto", or the number of bytes. */
+static char *format_readahead(const struct options *options)
+{
+	return options->readahead == OPTIONS_AUTO
+	           ? g_strdup("auto")
+	           : g_strdup_printf("%" G_GUINT64_FORMAT, options->readahead);
+}
+
+static unsigned percent(uint64_t part, uint64_t whole)
+{
+	return whole > 0 ? (unsigned)(100 * part / whole) : 0;
+}
+
+static void text_readahead(
+    GString *text, const struct options *options, const struct cache_stats *stats)
+{
+	g_autofree char *limit =
+	    options->readahead == OPTIONS_AUTO ? g_strdup("auto") : format_size(options->readahead);
+
+	if (options->readahead == 0) {
+		g_string_append(text, "; no read-ahead");
+		return;
+	}
+	g_string_append_printf(text, "; read-ahead %s", limit);
+	if (stats->window > 0) {
+		g_autofree char *window = format_size(stats->window);
+		g_string_append_printf(text, ", window %s", window);
+	}
+	if (stats->fetched_ahead > 0)
+		g_string_append_printf(text, ", %u %% of what was fetched was read",
+		    percent(stats->used_ahead, stats->fetched_ahead));
+}
+
+static void text_cache_stats(
+    GString *text, const struct options *options, const struct cache_stats *stats)
+{
+	uint64_t pages = stats->hits + stats->misses;
+	g_autofree char *size = format_size(options->cache_size);
+	g_autofree char *cached = format_size(stats->cached);
+	g_autofree char *dirty = format_size(stats->dirty);
+
+	g_string_append_printf(
+	    text, ", %s for all LUNs, %s here, %s not yet at the target", size, cached, dirty);
+	if (pages > 0)
+		g_string_append_printf(text,
+		    "; %u %% of %" G_GUINT64_FORMAT " pages read were hits",
+		    percent(stats->hits, pages), pages);
+	text_readahead(text, options, stats);
+	if (stats->throttled > 0)
+		g_string_append_printf(
+		    text, "; %" G_GUINT64_FORMAT " writes were slowed down", stats->throttled);
+	if (stats->failed > 0)
+		g_string_append_printf(text,
+		    "; %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " write-outs failed",
+		    stats->failed, stats->written_out);
+}
+
+static void text_cache(GString *text, const struct options *options, const struct disk *disk)
+{
+	enum cache_mode mode = disk_cache_mode(options, &disk->info);
+
+	g_string_append_printf(text, "    cache: %s", cache_mode_name(mode));
+	if (mode != options->cache)
+		g_string_append_printf(
+		    text, ": blocks of %u bytes", (unsigned)disk->info.block_size);
+	else if (options->shared)
+		g_string_append(text, ": shared");
+	else if (disk->cache != NULL)
+		text_cache_stats(text, options, cache_stats(disk->cache));
+	g_string_append_c(text, '\n');
+}
+
 static void text_trouble(GString *text, const struct disk *disk)
 {
-	uint64_t kept = retain_stats(disk->retain)->kept;
+	uint64_t unstable = disk_unstable_bytes(disk);
 
+	if (disk->twin != NULL) {
+		g_autofree char *name = disk_full_name(disk->twin);
+		g_string_append_printf(text, "    same as %s\n", name);
+	}
 	if (disk->trouble != NULL)
 		g_string_append_printf(text, "    %s\n", disk->trouble);
 	if (nexus_waiting(disk->nexus) > 0)
 		g_string_append_printf(text, "    %u commands wait, since %.1f s\n",
 		    nexus_waiting(disk->nexus), (double)nexus_away_ms(disk->nexus) / 1000);
-	if (kept > 0) {
-		g_autofree char *size = g_format_size_full(kept, G_FORMAT_SIZE_IEC_UNITS);
+	if (unstable > 0) {
+		g_autofree char *size = format_size(unstable);
 		g_string_append_printf(
 		    text, "    %s not yet known to be on stable storage\n", size);
 	}
 }
 
-static void text_lun(GString *text, const struct target *target, const struct lun_info *info)
+static void text_lun(GString *text, const struct options *options, const struct target *target,
+    const struct lun_info *info)
 {
 	const struct disk *disk = find_disk(target, info->lun);
 
@@ -60,11 +147,9 @@ static void text_lun(GString *text, const struct target *target, const struct lu
 		return;
 	}
 	const struct disk_stats *stats = disk_stats(disk->scsi);
-	g_autofree char *size = g_format_size_full(disk->top->size, G_FORMAT_SIZE_IEC_UNITS);
-	g_autofree char *bytes_read =
-	    g_format_size_full(stats->bytes_read, G_FORMAT_SIZE_IEC_UNITS);
-	g_autofree char *bytes_written =
-	    g_format_size_full(stats->bytes_written, G_FORMAT_SIZE_IEC_UNITS);
+	g_autofree char *size = format_size(disk->top->size);
+	g_autofree char *bytes_read = format_size(stats->bytes_read);
+	g_autofree char *bytes_written = format_size(stats->bytes_written);
 	g_string_append_printf(text, "  %-11s %-8s %s%s, %s %s, %u-byte blocks, %s%s\n", disk->name,
 	    scsi_type_name(info->type), size, disk->read_only ? ", read-only" : "", info->vendor,
 	    info->product, (unsigned)info->block_size,
@@ -76,6 +161,7 @@ static void text_lun(GString *text, const struct target *target, const struct lu
 	    " retries, %" G_GUINT64_FORMAT " errors\n",
 	    stats->reads, bytes_read, stats->writes, bytes_written, stats->flushes, stats->retries,
 	    stats->errors);
+	text_cache(text, options, disk);
 	text_trouble(text, disk);
 }
 
@@ -128,7 +214,7 @@ char *status_text(const struct mount *mount, const GPtrArray *targets)
 		g_string_append_c(text, '\n');
 		text_outage(text, target);
 		for (unsigned k = 0; k < count; k++)
-			text_lun(text, target, &luns[k]);
+			text_lun(text, mount->options, target, &luns[k]);
 	}
 	return g_string_free(text, FALSE);
 }
@@ -171,10 +257,35 @@ static void json_close(GString *json, const char *end)
 
 static void json_trouble(GString *json, const struct disk *disk)
 {
+	g_autofree char *twin = disk->twin != NULL ? disk_full_name(disk->twin) : g_strdup("");
+
+	json_string(json, "same_as", twin);
 	json_string(json, "trouble", disk->trouble != NULL ? disk->trouble : "");
 	json_number(json, "waiting", nexus_waiting(disk->nexus));
 	json_number(json, "away_ms", (uint64_t)nexus_away_ms(disk->nexus));
-	json_number(json, "unstable_bytes", retain_stats(disk->retain)->kept);
+	json_number(json, "unstable_bytes", disk_unstable_bytes(disk));
+}
+
+static void json_cache(GString *json, const struct options *options, const struct disk *disk)
+{
+	const struct cache_stats none = {.cached = 0};
+	const struct cache_stats *stats = disk->cache != NULL ? cache_stats(disk->cache) : &none;
+	g_autofree char *readahead = format_readahead(options);
+	enum cache_mode mode = disk_cache_mode(options, &disk->info);
+
+	json_string(json, "cache", cache_mode_name(mode));
+	json_number(json, "cache_size", options->cache_size);
+	json_number(json, "cached_bytes", stats->cached);
+	json_number(json, "dirty_bytes", stats->dirty);
+	json_number(json, "cache_hits", stats->hits);
+	json_number(json, "cache_misses", stats->misses);
+	json_number(json, "fetched_ahead", stats->fetched_ahead);
+	json_number(json, "used_ahead", stats->used_ahead);
+	json_string(json, "readahead", readahead);
+	json_number(json, "readahead_window", stats->window);
+	json_number(json, "write_outs", stats->written_out);
+	json_number(json, "write_out_failures", stats->failed);
+	json_number(json, "throttled", stats->throttled);
 }
 
 static void json_outage(GString *json, const struct target *target)
@@ -194,7 +305,8 @@ static void json_outage(GString *json, const struct target *target)
 	json_number(json, "resent", resent);
 }
 
-static void json_lun(GString *json, const struct target *target, const struct lun_info *info)
+static void json_lun(GString *json, const struct options *options, const struct target *target,
+    const struct lun_info *info)
 {
 	const struct disk *disk = find_disk(target, info->lun);
 	struct disk_stats none = {.reads = 0};
@@ -213,8 +325,10 @@ static void json_lun(GString *json, const struct target *target, const struct lu
 	json_string(json, "wwid", info->wwid);
 	json_string(json, "identity", lun_identity_is_weak(info) ? "weak" : "strong");
 	json_bool(json, "read_only", disk == NULL || disk->read_only);
-	if (disk != NULL)
+	if (disk != NULL) {
 		json_trouble(json, disk);
+		json_cache(json, options, disk);
+	}
 	json_number(json, "reads", stats->reads);
 	json_number(json, "writes", stats->writes);
 	json_number(json, "flushes", stats->flushes);
@@ -225,7 +339,7 @@ static void json_lun(GString *json, const struct target *target, const struct lu
 	json_close(json, "}, ");
 }
 
-static void json_target(GString *json, const struct target *target)
+static void json_target(GString *json, const struct options *options, const struct target *target)
 {
 	const struct session *session = target_session(target);
 	unsigned count;
@@ -240,7 +354,7 @@ static void json_target(GString *json, const struct target *target)
 	json_outage(json, target);
 	g_string_append(json, "\"luns\": [");
 	for (unsigned i = 0; i < count; i++)
-		json_lun(json, target, &luns[i]);
+		json_lun(json, options, target, &luns[i]);
 	json_close(json, "]}, ");
 }
 
@@ -252,7 +366,7 @@ char *status_json(const struct mount *mount, const GPtrArray *targets)
 	json_string(json, "source", mount->source->text);
 	g_string_append(json, "\"targets\": [");
 	for (unsigned i = 0; i < targets->len; i++)
-		json_target(json, g_ptr_array_index(targets, i));
+		json_target(json, mount->options, g_ptr_array_index(targets, i));
 	json_close(json, "]}");
 	return g_string_free(json, FALSE);
 }

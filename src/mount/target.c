@@ -112,7 +112,8 @@ bool target_is_idle(const struct target *target)
 	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
 		const struct disk *disk = g_ptr_array_index(target->disks, i);
 
-		if (!retain_is_idle(disk->retain))
+		if (disk->cache != NULL ? !cache_is_idle(disk->cache)
+		                        : !retain_is_idle(disk->retain))
 			return false;
 	}
 	return true;
@@ -263,12 +264,13 @@ const struct lun_info *target_luns(const struct target *target, unsigned *count)
 /* ---- disks ---- */
 
 GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
-    const struct options *options)
+    struct cache_memory *cache_memory, const struct options *options)
 {
 	const struct disk_environment environment = {
 	    .loop = target->loop,
 	    .pool = pool,
 	    .memory = memory,
+	    .cache_memory = cache_memory,
 	    .options = options,
 	    .session = target->session,
 	};
@@ -289,6 +291,49 @@ GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct re
 const GPtrArray *target_disks(const struct target *target)
 {
 	return target->disks;
+}
+
+/* ---- disks that are one LUN ---- */
+
+/* The first disk that is the same LUN and can be written, or where none can, the first. */
+static struct disk *find_first(const GPtrArray *targets, const struct disk *like)
+{
+	struct disk *first = NULL;
+
+	for (unsigned i = 0; i < targets->len; i++) {
+		const GPtrArray *disks = target_disks(g_ptr_array_index(targets, i));
+
+		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
+			struct disk *disk = g_ptr_array_index(disks, k);
+
+			if (!disk_is_same_lun(disk, like))
+				continue;
+			if (!disk->read_only)
+				return disk;
+			if (first == NULL)
+				first = disk;
+		}
+	}
+	return first;
+}
+
+void targets_find_twins(const GPtrArray *targets)
+{
+	for (unsigned i = 0; i < targets->len; i++) {
+		const GPtrArray *disks = target_disks(g_ptr_array_index(targets, i));
+
+		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
+			struct disk *disk = g_ptr_array_index(disks, k);
+			struct disk *first = find_first(targets, disk);
+
+			if (first == NULL || first == disk)
+				continue;
+			disk->twin = first;
+			g_autofree char *name = disk_full_name(first);
+			log_info("%s of %s is the same LUN as %s, and goes its way", disk->name,
+			    target_name(disk->target), name);
+		}
+	}
 }
 
 /* ---- the end ---- */

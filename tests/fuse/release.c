@@ -230,9 +230,9 @@ Test(release, a_signal_ends_who_waits_in_a_direct_read)
 	a_signal_ends("a direct read", wait_in_read, O_DIRECT, false);
 }
 
-Test(release, a_signal_ends_who_waits_in_write)
+Test(release, a_signal_ends_who_waits_in_a_synchronous_write)
 {
-	a_signal_ends("write", wait_in_write, 0, false);
+	a_signal_ends("a synchronous write", wait_in_write, O_DSYNC, false);
 }
 
 Test(release, a_signal_ends_who_waits_in_a_direct_write)

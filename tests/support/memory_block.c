@@ -14,6 +14,7 @@ struct flight {
 	struct io *io;
 	int error;
 	bool executed;
+	uint64_t checksum; /* a WRITE: of its data, when it was submitted */
 	/* a FLUSH: content and written, when it was submitted */
 	uint8_t *content;
 	uint64_t *written;
@@ -107,6 +108,34 @@ static void memory_check(const struct memory_block *memory, const struct io *io)
 	}
 }
 
+static uint64_t data_checksum(const struct io *io)
+{
+	uint64_t sum = 14695981039346656037u;
+
+	for (int i = 0; i < io->niov; i++) {
+		const uint8_t *data = io->iov[i].iov_base;
+		size_t left = io->iov[i].iov_len;
+		for (uint64_t word; left >= sizeof(word); left -= sizeof(word)) {
+			memcpy(&word, data, sizeof(word));
+			sum = (sum ^ word) * 1099511628211u;
+			data += sizeof(word);
+		}
+		while (left--)
+			sum = (sum ^ *data++) * 1099511628211u;
+	}
+	return sum;
+}
+
+/* Half of it may have been sent already. */
+static void memory_check_data(const struct flight *flight)
+{
+	const struct io *io = flight->io;
+
+	cr_assert(io->op != IO_WRITE || data_checksum(io) == flight->checksum,
+	    "the data of WRITE %lu+%lu changed on its way", (unsigned long)io->offset,
+	    (unsigned long)io->length);
+}
+
 /* ---- effects ---- */
 
 static void memory_make_stable(
@@ -158,6 +187,7 @@ static void memory_do(struct memory_block *memory, struct flight *flight)
 
 	if (flight->executed || flight->error)
 		return;
+	memory_check_data(flight);
 	flight->executed = true;
 	if (io->op == IO_READ) {
 		memory_read(memory, io);
@@ -184,6 +214,21 @@ static void memory_deliver(struct loop_work *work)
 		loop_defer(memory->loop, &memory->deliver);
 }
 
+/* 0, or the error that the next request is to end with. */
+static int memory_fate(struct memory_block *memory)
+{
+	int error = memory->fail_all_error;
+
+	if (!error && memory->fail_one_in &&
+	    g_rand_int_range(memory->random, 0, (gint32)memory->fail_one_in) == 0)
+		error = memory->fail_often_error;
+	if (memory->fail_error && memory->fail_in-- == 0) {
+		error = memory->fail_error;
+		memory->fail_error = 0;
+	}
+	return error;
+}
+
 static void memory_submit(struct block *block, struct io *io)
 {
 	struct memory_block *memory = memory_of(block);
@@ -191,12 +236,13 @@ static void memory_submit(struct block *block, struct io *io)
 	struct flight *flight = g_new0(struct flight, 1);
 
 	memory_check(memory, io);
+	if (memory->watch)
+		memory->watch(memory, io, memory->watch_data);
 	g_array_append_val(memory->records, record);
 	flight->io = io;
-	if (memory->fail_error && memory->fail_in-- == 0) {
-		flight->error = memory->fail_error;
-		memory->fail_error = 0;
-	}
+	flight->error = memory_fate(memory);
+	if (io->op == IO_WRITE)
+		flight->checksum = data_checksum(io);
 	if (io->op == IO_MAP)
 		flight->error = -EOPNOTSUPP;
 	if (io->op == IO_FLUSH) {
@@ -324,6 +370,17 @@ void memory_block_fail(struct memory_block *memory, unsigned skip, int error)
 	memory->fail_error = error;
 }
 
+void memory_block_fail_often(struct memory_block *memory, unsigned one_in, int error)
+{
+	memory->fail_one_in = one_in;
+	memory->fail_often_error = error;
+}
+
+void memory_block_fail_all(struct memory_block *memory, int error)
+{
+	memory->fail_all_error = error;
+}
+
 /* ---- losses ---- */
 
 /* Of each block that is not stable the old or the new content is left. */
@@ -347,6 +404,8 @@ static void memory_change_partly(struct memory_block *memory, const struct fligh
 {
 	struct io in_flight = *flight->io;
 
+	if (!flight->executed)
+		memory_check_data(flight);
 	in_flight.flags = 0;
 	if (op_changes(in_flight.op) && !flight->executed && !flight->error)
 		memory_change(memory, &in_flight);

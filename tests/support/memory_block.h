@@ -4,7 +4,8 @@
  * What a request does is done when it completes, not when it is submitted: its buffers are touched
  * then, so a layer above that lets go of them too early is found out. It fails the test when a
  * request breaks a rule of block.h (bounds, whole blocks, iovecs that sum up, FLUSH without a
- * range), or when it overlaps one in flight and one of them changes the content (SAFETY.md 9).
+ * range), when the data of a WRITE changes on its way, or when it overlaps one in flight and one of
+ * them changes the content (SAFETY.md 9).
  */
 #pragma once
 
@@ -29,6 +30,9 @@ struct memory_block {
 	bool reads_overlap; /* a READ and one that changes may be in flight together: resends do so
 	                     */
 	GArray *records;    /* of struct memory_record, in order of submission */
+	/* Where set: sees each request when it comes. */
+	void (*watch)(const struct memory_block *memory, const struct io *io, void *data);
+	void *watch_data;
 	/* private */
 	struct loop *loop;
 	struct loop_work deliver;
@@ -37,8 +41,8 @@ struct memory_block {
 	uint8_t *stable; /* as it is after a crash that spares nothing */
 	uint64_t *written, *stable_at,
 	    clock; /* per block: when content, and stable, got what they hold */
-	unsigned fail_in;
-	int fail_error;
+	unsigned fail_in, fail_one_in;
+	int fail_error, fail_often_error, fail_all_error;
 	bool held, shuffled, away;
 	GPtrArray *ghosts;
 };
@@ -66,6 +70,10 @@ const struct io *memory_block_peek(const struct memory_block *memory, unsigned i
 
 /* Of the requests to come, the one after the next `skip` fails with error, and does nothing. */
 void memory_block_fail(struct memory_block *memory, unsigned skip, int error);
+/* From here on one of so many fails, by chance; 0: none any more. */
+void memory_block_fail_often(struct memory_block *memory, unsigned one_in, int error);
+/* From here on all fail, as those of a LUN that is GONE do; 0: none any more. */
+void memory_block_fail_all(struct memory_block *memory, int error);
 /*
  * The target is gone and comes back: of each block that was written and neither flushed nor written
  * with FUA, the old or the new content is left, by chance; also of those that are being written.

@@ -55,6 +55,14 @@ void script_target_add_address(struct script_target *target, const char *address
 	script_end(target);
 }
 
+void script_target_add_neighbour(
+    struct script_target *target, const struct script_target *neighbour)
+{
+	script_begin(target);
+	target->neighbour = neighbour;
+	script_end(target);
+}
+
 static void attention_for_all(struct script_target *target, unsigned lun, uint8_t asc, uint8_t ascq)
 {
 	for (guint i = 0; i < target->sessions->len; i++) {

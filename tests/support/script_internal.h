@@ -157,6 +157,7 @@ struct script_target {
 	GPtrArray *tasks;    /* of struct script_task, oldest first */
 	GHashTable *luns;    /* number -> struct script_lun */
 	GPtrArray *addresses;
+	const struct script_target *neighbour;
 	struct script_parameters parameters;
 	GArray *rules, *login_rules;
 	GArray *records, *logins; /* of struct script_record, script_login */
@@ -213,7 +214,7 @@ void command_take(struct script_connection *connection, const struct script_pdu 
 void data_out_take(struct script_connection *connection, const struct script_pdu *pdu);
 void management_take(struct script_connection *connection, const struct script_pdu *pdu);
 struct script_record *task_record(const struct script_task *task);
-void task_free(void *task);
+void script_task_free(void *task);
 /* Runs what is due; the time of the next. */
 int64_t tasks_run(struct script_target *target);
 void tasks_lose_connection(struct script_connection *connection);

@@ -412,6 +412,15 @@ void login_take(struct script_connection *connection, const struct script_pdu *p
 
 /* ---- text ---- */
 
+/* What stands at another portal. */
+static void put_neighbour(GString *answer, const struct script_target *neighbour)
+{
+	g_autofree char *address = g_strdup_printf("127.0.0.1:%u,1", neighbour->port);
+
+	put_key(answer, "TargetName", neighbour->iqn);
+	put_key(answer, "TargetAddress", address);
+}
+
 void text_take(struct script_connection *connection, const struct script_pdu *pdu)
 {
 	struct script_target *target = connection->target;
@@ -428,6 +437,8 @@ void text_take(struct script_connection *connection, const struct script_pdu *pd
 		g_string_append_c(answer, '\0');
 		for (guint i = 0; i < target->addresses->len; i++)
 			put_key(answer, "TargetAddress", target->addresses->pdata[i]);
+		if (target->neighbour)
+			put_neighbour(answer, target->neighbour);
 	}
 	header_fill(connection, header, OP_TEXT_RESPONSE, get_be32(pdu->header + 16), true);
 	memcpy(header + 8, pdu->header + 8, 8);

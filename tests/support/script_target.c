@@ -321,7 +321,7 @@ static struct script_target *target_new(const char *iqn)
 	target->open_at = DUE_NEVER;
 	target->management = SCRIPT_TASKS_MANAGED;
 	target->sessions = g_ptr_array_new_with_free_func(session_free);
-	target->tasks = g_ptr_array_new_with_free_func(task_free);
+	target->tasks = g_ptr_array_new_with_free_func(script_task_free);
 	target->luns = g_hash_table_new_full(NULL, NULL, NULL, lun_free);
 	target->addresses = g_ptr_array_new_with_free_func(g_free);
 	target->rules = g_array_new(FALSE, TRUE, sizeof(struct script_rule));

@@ -56,6 +56,9 @@ struct script_parameters {
 void script_target_set(struct script_target *target, const struct script_parameters *parameters);
 /* One more TargetAddress for discovery, "HOST:PORT,TAG". */
 void script_target_add_address(struct script_target *target, const char *address);
+/* Another target for discovery, at its own port. */
+void script_target_add_neighbour(
+    struct script_target *target, const struct script_target *neighbour);
 
 /* What a LUN says of itself: zero, or "", stays as it is. A new block size forgets nothing. */
 struct script_identity {

@@ -48,7 +48,7 @@ struct script_record *task_record(const struct script_task *task)
 	return &g_array_index(task->target->records, struct script_record, task->record);
 }
 
-void task_free(void *data)
+void script_task_free(void *data)
 {
 	struct script_task *task = data;
 

@@ -57,6 +57,10 @@ Test(config_options, defaults_are_those_of_the_table)
 	cr_expect_eq(options->noop_out_timeout, 5000);
 	cr_expect_eq(options->replacement_timeout, 120000);
 	cr_expect_eq(options->log_level, LOG_AS_EVER);
+	cr_expect_eq(options->cache, CACHE_WRITEBACK);
+	cr_expect_eq(options->cache_size, UINT64_C(64) << 20);
+	cr_expect_eq(options->dirty_expire, 5000);
+	cr_expect_eq(options->readahead, OPTIONS_AUTO);
 	cr_expect_null(options->initiator_name);
 	cr_expect_null(options->username);
 	cr_expect_null(options->password_file);
@@ -178,7 +182,7 @@ Test(config_options, durations_have_units_and_are_seconds_without)
 Test(config_options, what_is_no_duration_is_refused)
 {
 	static const char *const timeouts[] = {"login_timeout", "command_timeout",
-	    "noop_out_interval", "noop_out_timeout", "replacement_timeout"};
+	    "noop_out_interval", "noop_out_timeout", "replacement_timeout", "dirty_expire"};
 	static const char *const values[] = {"-1", "s", "1.5s", "5 s", "+5", "5d", "5S", "Infinity",
 	    "infinity ", "25h", "86401", "86400001ms", "4294968", "4294967295",
 	    "18446744073709551616", "1e3"};
@@ -301,6 +305,109 @@ Test(config_options, loglevel_is_one_of_four_words)
 	expect_refused("loglevel=2", "error, warning, info, debug");
 }
 
+Test(config_options, cache_is_one_of_QEMUs_three_words)
+{
+	static const struct {
+		const char *text;
+		enum cache_mode mode;
+	} modes[] = {{"cache=writeback", CACHE_WRITEBACK},
+	    {"cache=writethrough", CACHE_WRITETHROUGH}, {"cache=none", CACHE_NONE},
+	    {"cache=none,cache=writeback", CACHE_WRITEBACK}};
+	for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+		struct options *options = parsed(modes[i].text, NULL);
+		cr_expect_eq(options->cache, modes[i].mode, "%s", modes[i].text);
+		cr_expect(g_str_has_suffix(modes[i].text, cache_mode_name(modes[i].mode)));
+		options_free(options);
+	}
+	expect_refused("cache=unsafe", "'unsafe' is none of writeback, writethrough, none");
+	expect_refused("cache=None", "writeback, writethrough, none");
+	expect_refused("cache=0", "writeback, writethrough, none");
+}
+
+Test(config_options, sizes_have_units_of_1024_and_are_bytes_without)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} sizes[] = {{"cache_size=4194304", 4194304}, {"cache_size=4M", 4194304},
+	    {"cache_size=4096K", 4194304}, {"cache_size=128m", 128 << 20},
+	    {"cache_size=2G", UINT64_C(2) << 30}, {"cache_size=1024G", UINT64_C(1) << 40},
+	    {"cache_size=1099511627776", UINT64_C(1) << 40},
+	    {"cache_size=1G,cache_size=10000001", 10000001}};
+	for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+		struct options *options = parsed(sizes[i].text, NULL);
+		cr_expect_eq(options->cache_size, sizes[i].bytes, "%s", sizes[i].text);
+		options_free(options);
+	}
+}
+
+Test(config_options, what_is_no_size_or_too_small_for_a_cache_is_refused)
+{
+	static const char *const values[] = {"0", "1", "64", "4194303", "4095K", "3M", "1025G",
+	    "1099511627777", "1T", "64MB", "64MiB", "6.5M", "64 M", " 64M", "64M ", "-64M", "+64M",
+	    "M", "0x400000", "auto", "18446744073709551616", "17179869184G", "1e9"};
+	for (size_t i = 0; i < G_N_ELEMENTS(values); i++) {
+		g_autofree char *text = g_strconcat("cache_size=", values[i], NULL);
+		expect_refused(text, "option 'cache_size': ");
+		expect_refused(text, "is not a size like 64M or 1G, from 4M to 1024G");
+	}
+	expect_refused("cache_size=0", "give cache=none");
+}
+
+Test(config_options, readahead_is_auto_or_a_size_or_0)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} sizes[] = {{"readahead=auto", OPTIONS_AUTO}, {"readahead=0", 0}, {"readahead=0K", 0},
+	    {"readahead=4096", 4096}, {"readahead=512k", 512 << 10}, {"readahead=8M", 8 << 20},
+	    {"readahead=0,readahead=auto", OPTIONS_AUTO}};
+	for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+		struct options *options = parsed(sizes[i].text, NULL);
+		cr_expect_eq(options->readahead, sizes[i].bytes, "%s", sizes[i].text);
+		options_free(options);
+	}
+	expect_refused("readahead=128", "nor a size like 512K or 8M from 4K"); /* not KiB */
+	expect_refused("readahead=Auto", "neither auto, nor 0 for none");
+	expect_refused("readahead=-1", "neither auto, nor 0 for none");
+	expect_refused("readahead=1025G", "neither auto, nor 0 for none");
+}
+
+Test(config_options, dirty_data_needs_some_time_to_become_old)
+{
+	struct options *options = parsed("dirty_expire=500ms", NULL);
+	cr_expect_eq(options->dirty_expire, 500);
+	options_free(options);
+	expect_refused("dirty_expire=0", "above 0");
+	expect_refused("dirty_expire=infinity", "is not a time like");
+}
+
+Test(config_options, shared_means_no_cache)
+{
+	static const char *const texts[][2] = {{"shared", NULL}, {"shared,cache=none", NULL},
+	    {"cache=none,shared", NULL}, {"cache_size=8M,readahead=1M", "shared"},
+	    {"shared", "cache=none"}};
+	for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+		struct options *options = parsed(texts[i][0], texts[i][1]);
+		cr_expect_eq(options->cache, CACHE_NONE, "%zu", i);
+		options_free(options);
+	}
+}
+
+Test(config_options, shared_and_a_cache_exclude_each_other)
+{
+	expect_refused("shared,cache=writeback",
+	    "'shared' and 'cache=writeback' exclude each other: what other hosts write would not "
+	    "be seen");
+	expect_refused("cache=writethrough,shared", "'shared' and 'cache=writethrough' exclude");
+	struct options *options = parsed("shared", NULL);
+	cr_expect_not(options_parse(options, "cache=writeback", NULL), "in a second -o as well");
+	options_free(options);
+	options = parsed("cache=writeback", NULL);
+	cr_expect_not(options_parse(options, "shared", NULL), "whichever comes first");
+	options_free(options);
+}
+
 Test(config_options, flags_take_no_value)
 {
 	static const char *const flags[] = {"ro", "rw", "allow_other", "allow_root", "shared",
@@ -318,7 +425,8 @@ Test(config_options, keys_with_values_need_one)
 	static const char *const names[] = {"uid", "gid", "umask", "login_timeout",
 	    "command_timeout", "noop_out_interval", "noop_out_timeout", "header_digest",
 	    "initiator_name", "username", "password_file", "username_in", "password_in_file",
-	    "loglevel", "replacement_timeout", "profile"};
+	    "loglevel", "replacement_timeout", "profile", "cache", "cache_size", "dirty_expire",
+	    "readahead"};
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
 		expect_refused(names[i], "needs a value");
 		g_autofree char *empty = g_strconcat("ro,", names[i], "=", NULL);
@@ -364,7 +472,7 @@ Test(config_options, a_misspelled_key_gets_the_nearest_one)
 	expect_refused("netdev", "did you mean '_netdev'?");
 	expect_refused("umsk=022", "did you mean 'umask'?");
 	expect_refused("UMASK=022", "unknown option 'UMASK'");
-	expect_refused("caches", "unknown option 'caches': 'lunfs --help'");
+	expect_refused("caches=none", "did you mean 'cache'?");
 }
 
 Test(config_options, what_is_near_to_nothing_gets_no_guess)
@@ -374,18 +482,6 @@ Test(config_options, what_is_near_to_nothing_gets_no_guess)
 	expect_refused("=1", "unknown option '': 'lunfs --help'");
 	g_autofree char *long_name = g_strnfill(10000, 'r');
 	expect_refused(long_name, "lunfs --help");
-}
-
-Test(config_options, options_of_later_versions_are_refused_as_such)
-{
-	static const char *const names[] = {"cache", "cache_size", "dirty_expire", "readahead"};
-	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
-		g_autofree char *words =
-		    g_strdup_printf("option '%s' is not in this version", names[i]);
-		expect_refused(names[i], words);
-		g_autofree char *with_value = g_strconcat(names[i], "=1", NULL);
-		expect_refused(with_value, words);
-	}
 }
 
 Test(config_options, words_of_fstab_are_dropped)

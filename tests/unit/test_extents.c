@@ -10,7 +10,7 @@
 #include "support/seed.h"
 #include "support/stage.h"
 
-enum { BLOCK = 512, BLOCKS = 1500 }; /* enough for requests of several buffers */
+enum { BLOCK = 512, BLOCKS = 1500, IOVECS = 16 }; /* enough for requests of several extents */
 
 struct cell {
 	bool kept, due;
@@ -20,7 +20,7 @@ struct cell {
 };
 
 struct fuzz {
-	struct pool *pool;
+	struct frames *frames;
 	struct extents extents;
 	GRand *random;
 	uint32_t seed;
@@ -39,13 +39,33 @@ static unsigned fuzz_range(struct fuzz *fuzz, unsigned *count)
 	return fuzz_below(fuzz, BLOCKS - *count + 1);
 }
 
+/* Some of the data, at most left bytes: foreign, or in frames, from anywhere in the first on. */
+static struct iovec fuzz_piece(struct fuzz *fuzz, uint8_t *data, size_t left)
+{
+	size_t length = 1 + fuzz_below(fuzz, (uint32_t)left), skip = fuzz_below(fuzz, 2) * 512;
+	uint8_t *run;
+
+	if (fuzz_below(fuzz, 4) == 0)
+		return (struct iovec){data, length};
+	if (fuzz_below(fuzz, 4) == 0)
+		skip = fuzz_below(fuzz, FRAME_SIZE);
+	if (fuzz_below(fuzz, 2))
+		length = left;
+	unsigned got = frames_get(
+	    fuzz->frames, (unsigned)((skip + length + FRAME_SIZE - 1) / FRAME_SIZE), &run);
+	length = MIN(length, (size_t)got * FRAME_SIZE - skip);
+	memcpy(run + skip, data, length);
+	return (struct iovec){run + skip, length};
+}
+
 static void fuzz_keep(struct fuzz *fuzz, enum io_op op)
 {
 	static uint8_t data[BLOCK * BLOCKS];
-	struct iovec iov[3];
-	int niov = 0;
+	struct iovec iov[IOVECS];
 	unsigned count, first = fuzz_range(fuzz, &count);
 	size_t length = (size_t)count * BLOCK, before = fuzz->extents.memory;
+	size_t kept = frames_kept(fuzz->frames);
+	struct io io = {.op = op, .offset = (uint64_t)first * BLOCK, .length = length, .iov = iov};
 
 	for (unsigned i = first; i < first + count; i++) {
 		uint8_t value = (uint8_t)g_rand_int(fuzz->random);
@@ -53,15 +73,20 @@ static void fuzz_keep(struct fuzz *fuzz, enum io_op op)
 		fuzz->cells[i] = (struct cell){
 		    .kept = true, .op = op, .value = value, .sequence = fuzz->sequence + 1};
 	}
-	for (size_t at = 0; at < length;) {
-		size_t piece =
-		    niov == 2 ? length - at : 1 + fuzz_below(fuzz, (uint32_t)(length - at));
-		iov[niov++] = (struct iovec){data + at, piece};
-		at += piece;
+	for (size_t at = 0; at < length; at += iov[io.niov++].iov_len)
+		iov[io.niov] = io.niov < IOVECS - 1 ? fuzz_piece(fuzz, data + at, length - at)
+		                                    : (struct iovec){data + at, length - at};
+	size_t cost = extents_cost(&fuzz->extents, &io);
+	size_t fresh = extents_fresh(&fuzz->extents, &io);
+	cr_assert(extents_keep(&fuzz->extents, &io, ++fuzz->sequence));
+	cr_assert_leq(fuzz->extents.memory, before + cost, "seed %u", fuzz->seed);
+	cr_assert_leq(frames_kept(fuzz->frames), kept + fresh, "seed %u", fuzz->seed);
+	for (int i = 0; i < io.niov; i++) {
+		if (frames_contain(fuzz->frames, iov[i].iov_base))
+			frames_release(fuzz->frames, iov[i].iov_base, iov[i].iov_len);
 	}
-	cr_assert(extents_keep(
-	    &fuzz->extents, op, (uint64_t)first * BLOCK, length, iov, niov, ++fuzz->sequence));
-	cr_assert_leq(fuzz->extents.memory, before + extents_cost(op, length));
+	memset(data, 0xee, length);
+	cr_assert_eq(frames_kept(fuzz->frames), frames_in_use(fuzz->frames));
 }
 
 static void fuzz_remove(struct fuzz *fuzz)
@@ -146,7 +171,8 @@ static void fuzz_compare(struct fuzz *fuzz)
 	cr_assert_eq(fuzz->extents.kept, kept);
 	cr_assert_eq(fuzz->extents.due > 0, due > 0);
 	cr_assert_eq(extents_reach(&fuzz->extents), reach);
-	extents_check(&fuzz->extents, BLOCK);
+	extents_check(&fuzz->extents);
+	cr_assert_leq(frames_kept(fuzz->frames), fuzz->extents.memory);
 }
 
 static void fuzz_run(uint32_t seed, unsigned steps)
@@ -157,8 +183,8 @@ static void fuzz_run(uint32_t seed, unsigned steps)
 
 	fuzz->seed = seed;
 	fuzz->random = g_rand_new_with_seed(seed);
-	fuzz->pool = pool_new(1 << 20);
-	extents_init(&fuzz->extents, fuzz->pool);
+	fuzz->frames = frames_new(8 << 20, 8 << 20);
+	extents_init(&fuzz->extents, fuzz->frames, BLOCK);
 	for (unsigned step = 0; step < steps; step++) {
 		uint32_t what = fuzz_below(fuzz, 20);
 		if (what < 16)
@@ -173,8 +199,8 @@ static void fuzz_run(uint32_t seed, unsigned steps)
 	}
 	extents_free(&fuzz->extents);
 	cr_assert_eq(fuzz->extents.memory, 0);
-	cr_assert_eq(pool_in_use(fuzz->pool), 0, "memory was not returned, seed %u", seed);
-	pool_free(fuzz->pool);
+	cr_assert_eq(frames_in_use(fuzz->frames), 0, "memory was not returned, seed %u", seed);
+	frames_free(fuzz->frames);
 	g_rand_free(fuzz->random);
 	g_free(fuzz);
 }
@@ -188,45 +214,149 @@ Test(extents, random_changes_agree_with_an_array, .timeout = 600)
 		fuzz_run(seed + i, 300);
 }
 
-Test(extents, a_large_write_wastes_little_and_gives_back_each_buffer_with_its_last_user)
-{
-	struct pool *pool = pool_new(1 << 20);
-	struct extents extents;
-	g_autofree uint8_t *data = g_malloc0(1 << 20);
-	struct iovec iov = {data, 652 << 10};
+/* ---- frames ---- */
 
-	extents_init(&extents, pool);
-	cr_assert(extents_keep(&extents, IO_WRITE, 0, iov.iov_len, &iov, 1, 1));
-	cr_assert_eq(pool_in_use(pool), 652 << 10);
+/* Data of so many frames in one run, held by nobody else when it is kept. */
+static uint8_t *keep_in_place(struct extents *extents, uint64_t start, size_t length)
+{
+	uint8_t *run = NULL;
+	struct iovec iov = {.iov_len = length};
+	struct io io = {.op = IO_WRITE, .offset = start, .length = length, .iov = &iov, .niov = 1};
+	unsigned count = (unsigned)((length + FRAME_SIZE - 1) / FRAME_SIZE);
+
+	cr_assert_eq(frames_get(extents->frames, count, &run), count);
+	iov.iov_base = memset(run, 7, length);
+	cr_assert(extents_keep(extents, &io, 1));
+	frames_release(extents->frames, run, length);
+	return run;
+}
+
+Test(extents, data_in_frames_is_kept_where_it_is_and_each_frame_goes_with_its_last_byte)
+{
+	struct frames *frames = frames_new(1 << 20, 0);
+	struct extents extents;
+	struct iovec iov[64];
+	struct io io;
+
+	extents_init(&extents, frames, 512);
+	uint8_t *run = keep_in_place(&extents, 0, 652 << 10);
+	cr_assert_eq(frames_kept(frames), 652 << 10);
+	extents_lose(&extents);
+	cr_assert(extents_collect(&extents, 0, &io, iov, 64));
+	cr_assert(io.niov == 1 && iov[0].iov_base == run && io.length == EXTENTS_RUN);
 	cr_assert(extents_remove(&extents, 4096, (256 << 10) - 8192));
-	cr_assert_eq(pool_in_use(pool), 652 << 10, "both ends of the first buffer are kept");
+	cr_assert_eq(frames_kept(frames), (652 - 256 + 8) << 10);
+	cr_assert(extents_remove(&extents, 0, 512));
+	cr_assert_eq(frame_keepers(frames, run), 1, "some of it is kept");
+	cr_assert(extents_remove(&extents, 1024, 512));
+	cr_assert_eq(frame_keepers(frames, run), 2, "by what is before, and what is behind");
 	cr_assert(extents_remove(&extents, 0, 4096));
-	cr_assert_eq(pool_in_use(pool), 652 << 10);
-	cr_assert(extents_remove(&extents, 0, 256 << 10));
-	cr_assert_eq(pool_in_use(pool), (652 - 256) << 10);
-	extents_check(&extents, 512);
+	cr_assert_eq(frame_users(frames, run), 0);
+	cr_assert(extents_remove(&extents, (256 << 10) - 512, 512));
+	cr_assert_eq(frame_users(frames, run + (255 << 10)), 1);
+	extents_check(&extents);
 	extents_free(&extents);
-	cr_assert_eq(pool_in_use(pool), 0);
-	pool_free(pool);
+	cr_assert_eq(frames_in_use(frames), 0);
+	frames_free(frames);
+}
+
+Test(extents, short_pieces_of_frames_between_foreign_ones_go_into_one_frame_together)
+{
+	struct frames *frames = frames_new(1 << 20, 0);
+	struct extents extents;
+	uint8_t edges[1024] = {1}, *run;
+	struct iovec iov[3] = {{edges, 1024}, {NULL, 2048}, {edges, 1024}};
+	struct io io = {.op = IO_WRITE, .length = 4096, .iov = iov, .niov = 3};
+
+	extents_init(&extents, frames, 512);
+	cr_assert_eq(frames_get(frames, 1, &run), 1);
+	iov[1].iov_base = run;
+	cr_assert_eq(extents_fresh(&extents, &io), FRAME_SIZE);
+	cr_assert(extents_keep(&extents, &io, 1));
+	frames_release(frames, run, FRAME_SIZE);
+	cr_assert_eq(frames_in_use(frames), FRAME_SIZE);
+	extents_check(&extents);
+	extents_free(&extents);
+	frames_free(frames);
+}
+
+Test(extents, a_block_that_lies_in_two_runs_is_copied_and_the_rest_is_not)
+{
+	struct frames *frames = frames_new(1 << 20, 0);
+	struct extents extents;
+	uint8_t foreign[100] = {0}, *run;
+	struct iovec iov[3] = {{foreign, 100}, {NULL, 8192}, {NULL, 8192 - 100}};
+	struct io io = {.op = IO_WRITE, .length = 16384, .iov = iov, .niov = 3};
+
+	extents_init(&extents, frames, 512);
+	cr_assert_eq(frames_get(frames, 5, &run), 5);
+	iov[1].iov_base = run;
+	iov[2].iov_base = run + 3 * FRAME_SIZE;
+	cr_assert(extents_keep(&extents, &io, 1));
+	for (int i = 0; i < 5; i++)
+		cr_assert_eq(frame_keepers(frames, run + i * FRAME_SIZE), i != 2);
+	frames_release(frames, run, (size_t)5 * FRAME_SIZE);
+	cr_assert_eq(frames_in_use(frames), 6 * FRAME_SIZE,
+	    "a copy of the first block, and of "
+	    "the one between the runs");
+	extents_check(&extents);
+	extents_free(&extents);
+	cr_assert_eq(frames_in_use(frames), 0);
+	frames_free(frames);
+}
+
+Test(extents, what_the_cache_keeps_is_not_kept_anew_and_nothing_changes_without_memory)
+{
+	struct frames *frames = frames_new(256 << 10, 0);
+	struct extents extents;
+	uint8_t foreign[8192] = {0}, *run;
+	struct iovec iov = {NULL, 8192};
+	struct io io = {.op = IO_WRITE, .length = 8192, .iov = &iov, .niov = 1};
+
+	extents_init(&extents, frames, 512);
+	cr_assert_eq(frames_get(frames, 64, &run), 64);
+	iov.iov_base = run;
+	cr_assert_eq(extents_fresh(&extents, &io), 8192);
+	frames_keep(frames, run + FRAME_SIZE, 1);
+	cr_assert_eq(extents_fresh(&extents, &io), 4096);
+	cr_assert(extents_keep(&extents, &io, 1));
+	cr_assert_eq(extents_fresh(&extents, &io), 0);
+	iov.iov_base = foreign;
+	cr_assert_eq(extents_fresh(&extents, &io), 8192);
+	cr_assert_not(extents_keep(&extents, &io, 2));
+	cr_assert_eq(extents.kept, 8192);
+	frames_release(frames, run + 8192, FRAME_SIZE);
+	cr_assert_not(extents_keep(&extents, &io, 2), "one frame is not enough");
+	cr_assert_eq(frames_in_use(frames), 63 * FRAME_SIZE);
+	extents_check(&extents);
+	extents_free(&extents);
+	frames_let_go(frames, run + FRAME_SIZE, 1);
+	frames_release(frames, run, 8192);
+	frames_release(frames, run + 12288, (256 << 10) - 12288);
+	cr_assert_eq(frames_in_use(frames), 0);
+	frames_free(frames);
 }
 
 Test(extents, many_sequential_writes_cost_no_more_each_than_few)
 {
-	struct pool *pool = pool_new(1 << 20);
+	unsigned long count = scaled(20000);
+	struct frames *frames = frames_new(count * FRAME_SIZE, 0);
 	struct extents extents;
 	uint8_t data[512] = {1};
 	struct iovec iov = {data, sizeof(data)};
-	unsigned long count = scaled(20000);
 	double start = seconds_now();
 
-	extents_init(&extents, pool);
-	for (uint64_t i = 0; i < count; i++)
-		cr_assert(extents_keep(&extents, IO_WRITE, i * 512, 512, &iov, 1, i));
+	extents_init(&extents, frames, 512);
+	for (uint64_t i = 0; i < count; i++) {
+		struct io io = {
+		    .op = IO_WRITE, .offset = i * 512, .length = 512, .iov = &iov, .niov = 1};
+		cr_assert(extents_keep(&extents, &io, i));
+	}
 	/* at O(n) each it would be minutes */
 	cr_assert_lt(seconds_now() - start, patience(5));
-	extents_check(&extents, 512);
+	extents_check(&extents);
 	cr_assert(extents_release(&extents, count));
 	cr_assert_eq(extents.memory, 0);
 	extents_free(&extents);
-	pool_free(pool);
+	frames_free(frames);
 }

@@ -400,7 +400,8 @@ Test(safety_08, an_own_flush_that_fails_fails_the_writes_that_wait_and_pauses)
 
 Test(safety_08, a_lun_whose_target_is_dead_stops_no_other)
 {
-	struct retain_memory limits = {.limit = taken(8), .floor = taken(2)};
+	struct frames *frames = frames_new(1 << 20, 1 << 20);
+	struct retain_memory limits = {frames, .limit = taken(8), .floor = taken(2)};
 	struct stack *dead = stack_new_with(true, &limits);
 
 	/* loops nest as a stack does: the second is freed first */
@@ -421,6 +422,8 @@ Test(safety_08, a_lun_whose_target_is_dead_stops_no_other)
 	stack_free(alive);
 	flush_ok(dead);
 	stack_free(dead);
+	cr_assert_eq(frames_in_use(frames), 0);
+	frames_free(frames);
 }
 
 Test(safety_08, what_waits_for_room_and_is_cancelled_is_never_sent)

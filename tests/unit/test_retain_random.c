@@ -18,7 +18,7 @@
 
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
-#include "lunfs/pool.h"
+#include "lunfs/frames.h"
 #include "support/memory_block.h"
 #include "support/seed.h"
 #include "support/stage.h"
@@ -48,12 +48,13 @@ struct slot {
 	uint32_t id;
 	uint32_t floors[BLOCKS]; /* READ, FLUSH: what was acknowledged when it was submitted */
 	uint8_t data[LONGEST * BLOCK];
+	uint8_t *frame; /* of a WRITE: where its data is, or some of it, or NULL */
 };
 
 struct fuzz {
 	const struct mode *mode;
 	struct loop *loop;
-	struct pool *pool;
+	struct frames *frames;
 	struct memory_block *memory;
 	struct block *retain;
 	struct retain_memory limits;
@@ -170,6 +171,8 @@ static void slot_done(struct io *io, int error)
 		slot_acked(slot, first, count);
 	else
 		fuzz->errors++;
+	if (slot->frame)
+		frames_release(fuzz->frames, g_steal_pointer(&slot->frame), FRAME_SIZE);
 	memset(slot->data, 0x5a, sizeof(slot->data)); /* whoever still uses it shall be found out */
 	slot->busy = false;
 	fuzz->busy--;
@@ -192,16 +195,24 @@ static void slot_fill(struct slot *slot, unsigned first, unsigned count)
 		memcpy(slot->data + i, &slot->id, sizeof(slot->id));
 }
 
+/* Of a WRITE mostly all of it lies in a frame, or some does, or nothing. */
 static void slot_cut(struct slot *slot)
 {
+	struct fuzz *fuzz = slot->fuzz;
 	size_t at = 0, length = slot->io.length;
+	size_t skip = fuzz_below(fuzz, 4) ? fuzz_below(fuzz, FRAME_SIZE - (uint32_t)length) : 0;
+	bool mixed = fuzz_chance(fuzz, 4);
 
+	if (slot->io.op == IO_WRITE && !fuzz_chance(fuzz, 3))
+		frames_get(fuzz->frames, 1, &slot->frame);
 	slot->io.iov = slot->iov;
 	while (at < length) {
 		size_t left = length - at;
-		size_t piece =
-		    slot->io.niov == 2 ? left : 1 + fuzz_below(slot->fuzz, (uint32_t)left);
-		slot->iov[slot->io.niov++] = (struct iovec){slot->data + at, piece};
+		size_t piece = slot->io.niov == 2 ? left : 1 + fuzz_below(fuzz, (uint32_t)left);
+		uint8_t *from = slot->data + at;
+		if (slot->frame && !(mixed && fuzz_chance(fuzz, 2)))
+			from = memcpy(slot->frame + skip + at, from, piece);
+		slot->iov[slot->io.niov++] = (struct iovec){from, piece};
 		at += piece;
 	}
 }
@@ -395,12 +406,12 @@ static void fuzz_run(uint32_t seed, const struct mode *mode, unsigned steps)
 	fuzz->mode = mode;
 	fuzz->random = g_rand_new_with_seed(seed);
 	fuzz->loop = loop_new();
-	fuzz->pool = pool_new(1 << 20);
+	fuzz->frames = frames_new(1 << 20, 1 << 20);
 	fuzz->memory = memory_block_new(fuzz->loop, SIZE, BLOCK);
 	fuzz->memory->block.limits.volatile_cache = mode->volatile_cache;
-	fuzz->limits = (struct retain_memory){.limit = mode->limit, .floor = mode->floor};
-	fuzz->retain = retain_new(
-	    &fuzz->memory->block, fuzz->loop, fuzz->pool, &fuzz->limits, "fuzz", mode->keep);
+	fuzz->limits = (struct retain_memory){fuzz->frames, mode->limit, mode->floor, 0};
+	fuzz->retain =
+	    retain_new(&fuzz->memory->block, fuzz->loop, &fuzz->limits, "fuzz", mode->keep);
 	fuzz->retain->on_event = fuzz_event;
 	fuzz->retain->on_event_data = fuzz;
 	fuzz->memory->reads_overlap = true;
@@ -424,8 +435,8 @@ static void fuzz_run(uint32_t seed, const struct mode *mode, unsigned steps)
 	fuzz_judge(fuzz);
 	block_free(fuzz->retain);
 	cr_assert_eq(fuzz->limits.used, 0, "memory is still counted, seed %u", seed);
-	cr_assert_eq(pool_in_use(fuzz->pool), 0, "memory was not returned, seed %u", seed);
-	pool_free(fuzz->pool);
+	cr_assert_eq(frames_in_use(fuzz->frames), 0, "memory was not returned, seed %u", seed);
+	frames_free(fuzz->frames);
 	loop_free(fuzz->loop);
 	g_rand_free(fuzz->random);
 	g_free(fuzz);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lunfs/frames.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
@@ -24,6 +25,7 @@ enum { PENDING = 12345, B = 4096, SIZE = 4 << 20 };
 struct stack {
 	struct loop *loop;
 	struct pool *pool;
+	struct frames *frames; /* of its own limits */
 	struct memory_block *memory;
 	struct block *retain;
 	struct retain_memory limits, *shared_limits;
@@ -56,12 +58,13 @@ static inline struct stack *stack_new_with(bool keep, struct retain_memory *limi
 	log_set_level(LOG_LEVEL_ERROR);
 	stack->loop = loop_new();
 	stack->pool = pool_new(1 << 20);
-	stack->limits = (struct retain_memory){.limit = 64 << 20, .floor = 1 << 20};
+	stack->frames = frames_new(64 << 20, 1 << 20);
+	stack->limits = (struct retain_memory){stack->frames, .limit = 64 << 20, .floor = 1 << 20};
 	stack->shared_limits = limits ? limits : &stack->limits;
 	stack->memory = memory_block_new(stack->loop, SIZE, 512);
 	stack->memory->reads_overlap = true;
-	stack->retain = retain_new(
-	    &stack->memory->block, stack->loop, stack->pool, stack->shared_limits, "lun0", keep);
+	stack->retain =
+	    retain_new(&stack->memory->block, stack->loop, stack->shared_limits, "lun0", keep);
 	stack->retain->on_event = stack_event;
 	stack->retain->on_event_data = stack;
 	memory_block_hold(stack->memory, true);
@@ -80,6 +83,8 @@ static inline void stack_free(struct stack *stack)
 	block_free(stack->retain);
 	cr_assert_eq(stack->shared_limits->used, before - own, "memory is still counted");
 	cr_assert_eq(pool_in_use(stack->pool), 0, "memory was not returned");
+	cr_assert_eq(frames_in_use(stack->frames), 0, "frames were not returned");
+	frames_free(stack->frames);
 	pool_free(stack->pool);
 	loop_free(stack->loop);
 	g_free(stack);
