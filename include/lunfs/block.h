@@ -220,7 +220,7 @@ struct cache_stats {
 struct block *cache_new(struct block *below, struct loop *loop, struct cache_memory *memory,
     const struct cache_options *options, const char *name);
 const struct cache_stats *cache_stats(const struct block *cache);
-/* Is nothing under way in it, and below it? It also sends by itself. Dirty data may be left. */
+/* Is nothing under way in it? It also sends by itself. Dirty data may be left. */
 bool cache_is_idle(const struct block *cache);
 /* The end of the last dirty byte; 0 where none is. */
 uint64_t cache_reach(const struct block *cache);

@@ -37,6 +37,9 @@ void loop_quit(struct loop *loop);
 void loop_defer(struct loop *loop, struct loop_work *work);
 void loop_cancel(struct loop *loop, struct loop_work *work);
 
+/* The number of the present turn: deferred work is of the turn that it was deferred in. */
+uint64_t loop_turn(const struct loop *loop);
+
 /*
  * Something is expected to come at once: for us microseconds from now the loop polls without
  * sleeping, unless there is one processor only. To be woken from sleep may take longer than what is

@@ -29,6 +29,7 @@ struct loop {
 	GSource *deferred;
 	struct work_list now, next_turn;
 	const struct loop_work *running;
+	uint64_t turn;
 	int64_t awake_until_us; /* loop_expect() */
 	bool alone;             /* on one processor */
 	bool quit;
@@ -105,6 +106,11 @@ static void loop_run_deferred(struct loop *loop)
 	}
 }
 
+uint64_t loop_turn(const struct loop *loop)
+{
+	return loop->turn;
+}
+
 void loop_expect(struct loop *loop, unsigned us)
 {
 	if (!loop->alone)
@@ -128,6 +134,7 @@ static gboolean deferred_prepare(GSource *source, gint *timeout)
 	struct loop *loop = ((struct deferred_source *)source)->loop;
 
 	loop_run_deferred(loop);
+	loop->turn++;
 	*timeout = loop->now.head || loop->quit || loop_stays_awake(loop) ? 0 : -1;
 	return FALSE;
 }

@@ -15,8 +15,8 @@
  *
  * Order (SAFETY.md 9): below stands align, which sends nothing before what overlaps it is done.
  * Here the range lock keeps WRITEs that have to wait, and what passes through, in the order of
- * their arrival. READs take no range: what they wait for arrives either way, and what is written
- * meanwhile is newer.
+ * their arrival. READs from pages take none: what they wait for arrives either way, and what is
+ * written meanwhile is newer.
  *
  * Owns tasks, one for each request that is not done at once, and the block's part of the pages.
  * Invariants (cache_check): a task is in one queue, waits for one fill, or is below; outstanding
@@ -369,6 +369,8 @@ static bool page_beyond_end(struct page *page, void *data)
 void cache_fence(struct cache *cache)
 {
 	cache->fence++;
+	for (struct out *out = cache->leaving; out; out = out->next)
+		out->fenced = true;
 	if (!cache_drop_dirty(cache))
 		return;
 	log_error("%s: writes since the last fsync are lost: another host has reserved the LUN",

@@ -56,6 +56,7 @@ struct out {
 	struct cache *cache;
 	struct out *previous, *next;
 	uint64_t sequence, fence; /* of the chunk; the cache's */
+	bool fenced;              /* what was not sent yet need not be */
 	uint64_t first;           /* page, and count more */
 	unsigned count;
 	uint8_t blocks[CHUNK_PAGES];  /* of each page */
@@ -215,7 +216,7 @@ bool page_outdated(struct page *page, void *data);
 
 /* ---- cache_fill.c ---- */
 /*
- * Sees to it that the pages [first, end) are valid where they are in need, or on their way.
+ * Sees to it that the bytes [start, end) are valid, or on their way; the rest of their pages, too.
  * Returns one fill that is to be waited for, or NULL: all is there. *error: no memory.
  */
 struct fill *cache_need(struct cache *cache, uint64_t start, uint64_t end, int *error);

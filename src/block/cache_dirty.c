@@ -223,6 +223,7 @@ static bool out_send(struct cache *cache, struct chunk *chunk)
 	out->io.op = IO_WRITE;
 	out->io.iov = out->iov;
 	out->io.done = out_done;
+	out->io.cancelled = &out->fenced;
 	out_fill(out, chunk);
 	out->next = cache->leaving;
 	if (out->next)
@@ -373,7 +374,7 @@ static void out_done(struct io *io, int error)
 	if (error && !fenced)
 		cache_failed(cache, io, error);
 	else if (error)
-		cache_write_lost(cache, error);
+		cache_write_lost(cache, error == -EINTR ? -EBADE : error);
 	else
 		rate_measure(cache, io->length);
 	if (!error)
@@ -397,6 +398,7 @@ static bool page_drop_dirty(struct page *page, void *data)
 		page_undirty(cache, page, page->dirty);
 		page_calmed(cache, page);
 	}
+	cache_forget_fill(page);
 	page_forget(page, UINT8_MAX);
 	page_put(page);
 	return true;
@@ -485,11 +487,8 @@ static bool task_is_settled(struct cache *cache, const struct task *task)
 {
 	if (task->parent->op == IO_FLUSH)
 		return flush_is_settled(cache, task);
-	if (cache->failures != task->failures || cache_is_settled(cache, task->parent))
-		return true;
-	/* of a READ, which has no range, it may be dirty again */
-	cache_send(cache, task->first, task->end);
-	return false;
+	/* it has a range: what it waits for is dirty again only where it failed */
+	return cache->failures != task->failures || cache_is_settled(cache, task->parent);
 }
 
 void cache_resume_settled(struct cache *cache)

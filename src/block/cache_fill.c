@@ -117,6 +117,7 @@ static void fill_done(struct io *io, int error)
 	*(fill->previous ? &fill->previous->next : &cache->filling) = fill->next;
 	if (fill->next)
 		fill->next->previous = fill->previous;
+	cache->owner.coming -= fill->count;
 	slab_put(&cache->fills, fill);
 	while ((task = task_pop(&waiters))) {
 		if (error && !again)
@@ -203,6 +204,7 @@ static struct fill *fill_start(struct cache *cache, uint64_t first, unsigned cou
 	if (fill->next)
 		fill->next->previous = fill;
 	cache->filling = fill;
+	cache->owner.coming += fill->count;
 	fill->sent_us = clock_us();
 	block_submit(cache->block.below, &fill->io);
 	return fill;

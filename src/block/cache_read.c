@@ -78,7 +78,7 @@ static void read_drop_spent(struct cache *cache, uint64_t first, uint64_t end)
 	}
 }
 
-/* All is there; its pages are pinned. The last done() may free all of this. */
+/* All is there; its pages are pinned. */
 static void read_deliver(struct task *task)
 {
 	struct io *parent = task->parent;
@@ -151,8 +151,8 @@ void read_try(struct task *task)
 		return;
 	}
 	if (!task->pinned && !read_take_pages(task, &error)) {
-		if (error)
-			task_end(task, error);
+		if (error || cache->gone)
+			task_end(task, error ? error : -EIO);
 		else
 			cache_wait_for_room(task);
 		return;

@@ -287,7 +287,7 @@ bool cache_has_room(struct cache *cache, size_t pages)
 	const struct page_owner *owner = cache_owner(cache);
 
 	return frames_may_keep(owner->memory->frames, pages * PAGE_BYTES) ||
-	       owner->kept + pages <= FLOOR_PAGES;
+	       owner->kept + owner->coming + pages <= FLOOR_PAGES;
 }
 
 /* ---- life ---- */

@@ -86,6 +86,7 @@ struct page_owner {
 	uint16_t number;      /* among the caches of the memory */
 	struct chunk *chunks; /* all */
 	size_t pages, kept;   /* all, and those with memory */
+	size_t coming;        /* frames of fills on their way */
 };
 
 struct page_owner *cache_owner(struct cache *cache);

@@ -59,7 +59,7 @@ void retain_set_state(struct retain *retain, enum state state)
 }
 
 /* Acknowledged writes may be lost, and nothing can be done about it. */
-static void retain_forget(struct retain *retain, const char *why)
+void retain_forget(struct retain *retain, const char *why)
 {
 	log_error("%s: writes since the last fsync may be lost: %s", retain->name, why);
 	retain->unflushed = false;

@@ -108,6 +108,8 @@ void retain_advance(struct retain *retain);
 void retain_set_state(struct retain *retain, enum state state);
 /* The target may have forgotten what no FLUSH covers. retain_advance() is to follow. */
 void retain_lost(struct retain *retain);
+/* Acknowledged writes may be lost, and nothing can be done about it. */
+void retain_forget(struct retain *retain, const char *why);
 /* The same, where the epoch says so: it is raised before the event is delivered, and completions
  * may come in between. */
 void retain_notice(struct retain *retain);

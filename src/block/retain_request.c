@@ -265,6 +265,18 @@ static void request_return(struct request *request)
 
 /* ---- FLUSH ---- */
 
+/*
+ * It failed. A target tells that once, and of what it had cached nothing may be left: its next
+ * SYNCHRONIZE CACHE would succeed on the rest. So all that is kept is to be written again first.
+ */
+static void retain_doubt(struct retain *retain)
+{
+	if (retain->keep)
+		extents_lose(&retain->extents);
+	else if (retain->unflushed)
+		retain_forget(retain, "the target could not flush them");
+}
+
 static void flush_done(struct io *io, int error)
 {
 	struct request *request = container_of(io, struct request, io);
@@ -277,6 +289,8 @@ static void flush_done(struct io *io, int error)
 	}
 	if (!outcome)
 		retain_release(retain, request->covers);
+	else if (outcome != -EBADE && outcome != -EINTR)
+		retain_doubt(retain);
 	if (!outcome && request->stabilising) {
 		const struct io *write = request->parent;
 		if (!extents_remove(&retain->extents, write->offset, write->length))

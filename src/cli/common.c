@@ -40,6 +40,9 @@ bool cli_listen(int fd, const char *last, void (*line)(GHashTable *answer, void 
 	int copy = dup(fd);
 	FILE *stream = copy >= 0 ? fdopen(copy, "r") : NULL;
 
+	/* What comes behind the last line is for who listens next. */
+	if (stream != NULL)
+		setvbuf(stream, NULL, _IONBF, 0);
 	while (stream != NULL && !done && getline(&text, &size, stream) > 0) {
 		g_autoptr(GHashTable) answer = control_parse(text);
 

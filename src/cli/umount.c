@@ -94,7 +94,8 @@ static int process_of(int fd)
 /* The socket is closed when the mount's process is done, and it is gone a moment later. */
 static void wait_for_end(int fd, int process, struct flush *flush)
 {
-	cli_listen(fd, "end", flush_line, flush);
+	if (!cli_listen(fd, "end", flush_line, flush) && flush->error == NULL)
+		flush->error = g_strdup("the mount's process ended without a word");
 	if (process >= 0)
 		(void)poll(&(struct pollfd){.fd = process, .events = POLLIN}, 1, LAST_MOMENT_MS);
 }
@@ -169,7 +170,12 @@ static int unmount(const struct mounted *mounted)
 		(void)alarm(0);
 		fputs(ANEW, stderr);
 	}
-	if (!mounted_detach(mounted, dead, &error)) {
+	bool detached = mounted_detach(mounted, dead, &error);
+	struct mounted *still = detached ? NULL : mounted_find(mounted->mountpoint);
+	if (!detached && still == NULL) /* its process has ended by itself, and was faster */
+		g_clear_error(&error);
+	if (still != NULL) {
+		mounted_free(still);
 		g_free(flush.error);
 		close(fd);
 		close(process);

@@ -304,7 +304,6 @@ static void channel_ready(int fd, GIOCondition condition, void *data)
 		channel_greet(channel);
 		return;
 	}
-	channel->fs->turn++;
 	for (int i = 0; i < BATCH; i++) {
 		if (!channel_fill(channel)) {
 			channel_pause(channel);

@@ -161,7 +161,6 @@ struct fs {
 	unsigned outstanding, flushing; /* requests of the kernel; flushes that are not */
 	bool refuses_writes;            /* and whatever else changes the content */
 	bool aborted;                   /* refuses all that needs the target */
-	uint64_t turn;                  /* in which the channel reads requests */
 	uint64_t page_size;             /* the kernel's */
 };
 

@@ -168,7 +168,7 @@ struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, st
 	request->reply = reply;
 	request->iov = request->own_iov;
 	request_link(&fs->requests, request);
-	request->turn = fs->turn;
+	request->turn = loop_turn(fs->loop);
 	fs->outstanding++;
 	fuse_req_interrupt_func(req, request_interrupted, request);
 	return request;
@@ -214,7 +214,8 @@ static void request_expect_next(const struct request *request)
 {
 	struct fs *fs = request->fs;
 
-	if (request->turn == fs->turn && fs->outstanding == 1 && request->io.op != IO_FLUSH)
+	if (request->turn == loop_turn(fs->loop) && fs->outstanding == 1 &&
+	    request->io.op != IO_FLUSH)
 		loop_expect(fs->loop, NEXT_US);
 }
 

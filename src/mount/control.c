@@ -225,12 +225,18 @@ int control_connect(const struct mounted *mounted)
 {
 	g_autofree char *path = control_path(mounted->device, mounted->uid);
 	struct sockaddr_un address;
+	struct ucred peer;
+	socklen_t size = sizeof peer;
 	int fd;
 
 	if (!control_address(path, &address))
 		return -1;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+	/* In /tmp somebody else may have been faster: only the mounter's process knows what is
+	 * safe. */
+	if (fd >= 0 && (connect(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+	                   getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+	                   peer.uid != mounted->uid)) {
 		close(fd);
 		return -1;
 	}

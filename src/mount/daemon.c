@@ -43,7 +43,7 @@
  */
 #define RETAIN_FLOOR (2u << 20)
 /* And apart from it for what the kernel has sent and waits for: address space, until it is used. */
-#define REQUEST_ROOM ((size_t)1 << 30)
+#define REQUEST_ROOM ((size_t)5 << (sizeof(size_t) > 4 ? 30 : 27))
 
 enum daemon_state { FINDING, PROBING, MOUNTING, RUNNING, FLUSHING, LEAVING, ENDED };
 
@@ -292,9 +292,11 @@ static void daemon_request(struct control_client *client, const char *command, v
 	struct daemon *daemon = data;
 
 	if (daemon->end != NULL && strncmp(command, "status", 6) != 0) {
-		control_reply(client, strcmp(command, "flush") == 0 ? "done" : "end", "error",
-		    daemon->end, NULL);
-	} else if (strcmp(command, "flush") == 0 && daemon->state == RUNNING) {
+		if (strcmp(command, "flush") == 0)
+			control_reply(client, "done", "error", daemon->end, NULL);
+		control_reply(client, "end", "error", daemon->end, NULL);
+	} else if (strcmp(command, "flush") == 0 &&
+	           (daemon->state == RUNNING || daemon->state == FLUSHING)) {
 		flush_for_client(daemon->loop, daemon->fs, daemon->targets, client);
 	} else if (strcmp(command, "abort") == 0 && daemon->state >= RUNNING) {
 		daemon_abort(daemon);

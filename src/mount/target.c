@@ -112,8 +112,8 @@ bool target_is_idle(const struct target *target)
 	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
 		const struct disk *disk = g_ptr_array_index(target->disks, i);
 
-		if (disk->cache != NULL ? !cache_is_idle(disk->cache)
-		                        : !retain_is_idle(disk->retain))
+		if ((disk->cache != NULL && !cache_is_idle(disk->cache)) ||
+		    !retain_is_idle(disk->retain))
 			return false;
 	}
 	return true;

@@ -392,7 +392,7 @@ Test(safety_08, an_own_flush_that_fails_fails_the_writes_that_wait_and_pauses)
 	expect_below(stack, "");
 	while (!memory_block_in_flight(stack->memory))
 		g_main_context_iteration(loop_context(stack->loop), TRUE);
-	expect_below(stack, "FLUSH");
+	expect_below(stack, "WRITE 0+4096");
 	cr_assert_eq(run(writes[1]), 0);
 	flush_ok(stack);
 	stack_free(stack);
