@@ -13,6 +13,9 @@
 
 #include "lunfs/loop.h"
 
+/* The struct that pointer is a member of. */
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
 enum io_op {
 	IO_READ,
 	IO_WRITE,
@@ -197,6 +200,7 @@ void retain_each(
  */
 struct frames;
 struct cache_memory; /* the pages of all LUNs of a mount */
+/* NULL without address space. */
 struct cache_memory *cache_memory_new(struct frames *frames);
 /* Its caches are all freed. */
 void cache_memory_free(struct cache_memory *memory);

@@ -24,20 +24,7 @@
 #include <sys/mman.h>
 
 #include "lunfs/log.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
-#define __SANITIZE_ADDRESS__ 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#define POISON(p, size)   ASAN_POISON_MEMORY_REGION((p), (size))
-#define UNPOISON(p, size) ASAN_UNPOISON_MEMORY_REGION((p), (size))
-#else
-#define POISON(p, size)   ((void)(p), (void)(size))
-#define UNPOISON(p, size) ((void)(p), (void)(size))
-#endif
+#include "poison.h"
 
 #define BITS      64u
 #define WORD_SIZE ((size_t)BITS * FRAME_SIZE)

@@ -25,8 +25,6 @@
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
-
 enum {
 	PARTS = 3,      /* a ZERO: first block, middle, last block */
 	OWN_IOVECS = 4, /* enough for data in two pieces and both edges */

@@ -36,13 +36,27 @@
 
 /* ---- tasks ---- */
 
+void task_queue_sweep(struct task_queue *queue)
+{
+	struct task_queue all = *queue;
+	struct task *task;
+
+	*queue = (struct task_queue){NULL, NULL};
+	while ((task = task_pop(&all))) {
+		if (io_is_cancelled(task->parent))
+			task_end(task, -EINTR);
+		else
+			task_push(queue, task);
+	}
+}
+
 /* A target that is away for long holds up what nobody may wait for any more. */
 static void cache_sweeps(void *data)
 {
 	struct cache *cache = data;
 
 	cache_sweep_fills(cache);
-	cache_sweep_settling(cache);
+	task_queue_sweep(&cache->settling);
 	if (!cache->outstanding)
 		loop_remove(&cache->sweep);
 	cache_check(cache);
@@ -60,8 +74,8 @@ struct task *task_new(struct cache *cache, struct io *io)
 		cache->sweep = loop_ticker(cache->loop, SWEEP_MS, cache_sweeps, cache);
 	task->cache = cache;
 	task->parent = io;
-	task->first = io->offset / PAGE_BYTES;
-	task->end = (io->offset + io->length + PAGE_BYTES - 1) / PAGE_BYTES;
+	task->first = io_first_page(io);
+	task->end = io_end_page(io);
 	return task;
 }
 
@@ -70,13 +84,6 @@ void task_pin(struct task *task)
 	task->pinned = true;
 	for (uint64_t i = task->first; i < task->end; i++)
 		page_find(task->cache, i)->pins++;
-}
-
-static void page_unpin(struct page *page)
-{
-	page->pins--;
-	cache_memory_stirs(cache_owner(page->chunk->cache)->memory);
-	page_put(page);
 }
 
 void task_unpin(struct task *task)
@@ -214,9 +221,9 @@ static bool page_is_no_page(struct page *page, void *data)
 }
 
 /* Is anything of it in memory, or on its way there? */
-bool cache_touches(struct cache *cache, uint64_t first, uint64_t end)
+bool cache_touches(struct cache *cache, const struct io *io)
 {
-	return !pages_each(cache, first, end, page_is_no_page, NULL);
+	return !pages_each(cache, io_first_page(io), io_end_page(io), page_is_no_page, NULL);
 }
 
 void cursor_copy(struct cursor *cursor, uint8_t *memory, size_t length, bool out)
@@ -270,7 +277,7 @@ void task_retry(struct task *task)
 
 	if (io->op == IO_FLUSH)
 		flush_try(task);
-	else if (io->op == IO_READ && (io->flags & IO_DIRECT || io->length > LEND_SIZE))
+	else if (io->op == IO_READ && cache_is_read_past(io))
 		read_past_try(task);
 	else if (io->op == IO_READ)
 		read_try(task);
@@ -368,7 +375,6 @@ static bool page_beyond_end(struct page *page, void *data)
 
 void cache_fence(struct cache *cache)
 {
-	cache->fence++;
 	for (struct out *out = cache->leaving; out; out = out->next)
 		out->fenced = true;
 	if (!cache_drop_dirty(cache))
@@ -428,7 +434,7 @@ static int cache_judge(const struct cache *cache, const struct io *io)
 		return 1;
 	if (io->length > cache->block.size || io->offset > cache->block.size - io->length)
 		return -EINVAL;
-	if (io->flags & IO_LEND && (io->flags & IO_DIRECT || io->length > LEND_SIZE))
+	if (io->flags & IO_LEND && cache_is_read_past(io))
 		return -EINVAL;
 	return io->length > 0;
 }
@@ -444,7 +450,7 @@ static void cache_submit(struct block *block, struct io *io)
 		cache_flush(cache, io);
 	else if (io->op != IO_READ)
 		cache_change(cache, io);
-	else if (io->flags & IO_DIRECT || io->length > LEND_SIZE)
+	else if (cache_is_read_past(io))
 		cache_read_past(cache, io);
 	else
 		cache_read(cache, io);
@@ -555,7 +561,7 @@ void cache_check(struct cache *cache)
 {
 	uint64_t sequence = 0;
 
-	pages_check(cache, cache->block_size);
+	pages_check(cache);
 	for (const struct chunk *chunk = cache->oldest; chunk; chunk = chunk->newer) {
 		assert(chunk->dirty && chunk->sequence > sequence);
 		assert(chunk->newer || chunk == cache->newest);

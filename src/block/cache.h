@@ -13,8 +13,6 @@
 #include "pages.h"
 #include "readahead.h"
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
-
 /* Where a WRITE begins and ends inside a logical block. */
 enum { EDGE_FIRST = 1, EDGE_LAST = 2 };
 
@@ -55,9 +53,9 @@ struct out {
 	struct io io;
 	struct cache *cache;
 	struct out *previous, *next;
-	uint64_t sequence, fence; /* of the chunk; the cache's */
-	bool fenced;              /* what was not sent yet need not be */
-	uint64_t first;           /* page, and count more */
+	uint64_t sequence; /* of the chunk */
+	bool fenced;       /* another host has the LUN: what was not sent yet need not be */
+	uint64_t first;    /* page, and count more */
 	unsigned count;
 	uint8_t blocks[CHUNK_PAGES];  /* of each page */
 	uint8_t *frames[CHUNK_PAGES]; /* that they had, kept */
@@ -94,7 +92,7 @@ struct cache {
 	unsigned leaving_count;
 	size_t leaving_bytes;
 	uint64_t dirty_bytes; /* not leaving */
-	uint64_t failures, fence;
+	uint64_t failures;
 	int error;      /* of the last failure */
 	bool failing;   /* the last write-out failed: only what is waited for leaves for a while */
 	bool unwritten; /* this was told, and nothing has left since */
@@ -118,6 +116,23 @@ struct cache {
 static inline struct cache *cache_of(const struct block *block)
 {
 	return container_of((struct block *)block, struct cache, block);
+}
+
+/* The pages that a request touches: [first, end). */
+static inline uint64_t io_first_page(const struct io *io)
+{
+	return io->offset / PAGE_BYTES;
+}
+
+static inline uint64_t io_end_page(const struct io *io)
+{
+	return (io->offset + io->length + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+/* A READ that does not go through the pages. */
+static inline bool cache_is_read_past(const struct io *io)
+{
+	return io->flags & IO_DIRECT || io->length > LEND_SIZE;
 }
 
 static inline void task_push(struct task_queue *queue, struct task *task)
@@ -163,6 +178,8 @@ void cursor_copy(struct cursor *cursor, uint8_t *memory, size_t length, bool out
 struct task *task_new(struct cache *cache, struct io *io);
 /* Gives back everything but the parent. The range last: whoever waited for it goes on from here. */
 void task_free(struct task *task);
+/* Ends those in the queue that nobody waits for any more. */
+void task_queue_sweep(struct task_queue *queue);
 /* All its pages stay. */
 void task_pin(struct task *task);
 void task_unpin(struct task *task);
@@ -177,8 +194,8 @@ void task_pass(struct task *task, void (*done)(struct io *io, int error));
 void task_passed(struct io *io, int error);
 /* Is all of [start, end) in memory? */
 bool cache_holds(struct cache *cache, uint64_t start, uint64_t end);
-/* Is anything of these pages in memory, or on its way there? */
-bool cache_touches(struct cache *cache, uint64_t first, uint64_t end);
+/* Is anything of the pages that it touches in memory, or on its way there? */
+bool cache_touches(struct cache *cache, const struct io *io);
 /* Another host has the LUN: nothing that is dirty is ever written. */
 void cache_fence(struct cache *cache);
 /* It ends at the end of the turn. */
@@ -235,7 +252,8 @@ bool cache_drop_dirty(struct cache *cache);
 void cache_write_out(struct cache *cache);
 /* Is none of the blocks that it touches dirty or leaving? */
 bool cache_is_settled(struct cache *cache, const struct io *io);
-/* Has it leave; task_retry() follows when it has, or has failed. */
+/* Has what is dirty of its range leave; task_retry() follows when it has, or has failed. The second
+ * time after a failure the task ends with that. */
 void cache_settle(struct task *task);
 /* The same for all that is dirty now. False: nothing to wait for. */
 bool cache_settle_all(struct task *task);
@@ -247,5 +265,3 @@ int64_t cache_slow_down(struct cache *cache, uint64_t length);
 void cache_press(struct cache *cache);
 /* All that waits for write-outs and can go on, does. */
 void cache_resume_settled(struct cache *cache);
-/* Ends those that nobody waits for any more. */
-void cache_sweep_settling(struct cache *cache);

@@ -31,7 +31,6 @@ enum { OUTS_MAX = 128 };
 #define OUTS_BYTES_MIN (2u << 20)
 #define RETRY_MS       1000u
 #define OWN_FLUSH_MS   100    /* between two */
-#define OWN_PAGES      512u   /* of a LUN may be dirty whatever the others do (SAFETY.md 18) */
 #define RATE_US        50000  /* how long the rate is measured */
 #define SLOW_MIN_US    2000   /* shorter ones are saved up */
 #define SLOW_MAX_US    200000 /* for one WRITE */
@@ -114,7 +113,7 @@ static bool cache_is_small(const struct cache *cache)
 {
 	uint64_t dirty = cache->dirty_bytes + cache->leaving_bytes;
 
-	return dirty < OWN_PAGES * PAGE_BYTES &&
+	return dirty < FLOOR_PAGES * PAGE_BYTES &&
 	       dirty < frames_limit(cache->owner.memory->frames) / 2;
 }
 
@@ -219,7 +218,6 @@ static bool out_send(struct cache *cache, struct chunk *chunk)
 		return false;
 	out->cache = cache;
 	out->sequence = chunk->sequence;
-	out->fence = cache->fence;
 	out->io.op = IO_WRITE;
 	out->io.iov = out->iov;
 	out->io.done = out_done;
@@ -328,11 +326,9 @@ static void cache_failed(struct cache *cache, const struct io *io, int error)
 	block_raise(&cache->block, BLOCK_UNWRITTEN);
 }
 
-/*
- * The pages of a write-out are its own no more. again: what they are is not at the target; dropped:
- * and never will be.
- */
-static void out_leave_pages(struct out *out, bool again, bool dropped)
+/* The pages of a write-out are its own no more. failed: what they are is not at the target; and
+ * never will be, if it was fenced. */
+static void out_leave_pages(struct out *out, bool failed)
 {
 	struct cache *cache = out->cache;
 	struct frames *frames = cache->owner.memory->frames;
@@ -343,9 +339,9 @@ static void out_leave_pages(struct out *out, bool again, bool dropped)
 		frames_let_go(frames, out->frames[i], PAGE_BYTES);
 		if (!--page->writing)
 			page->leaving = 0;
-		if (dropped)
+		if (failed && out->fenced)
 			page_forget(page, out->blocks[i]);
-		if (again && out->blocks[i] & page->valid) {
+		if (failed && !out->fenced && out->blocks[i] & page->valid) {
 			page->writing++; /* as if it were still busy: the sums stay */
 			cache_mark_dirty(page, out->blocks[i] & page->valid);
 			page->writing--;
@@ -360,18 +356,16 @@ static void out_done(struct io *io, int error)
 {
 	struct out *out = container_of(io, struct out, io);
 	struct cache *cache = out->cache;
-	bool fenced;
 
-	if (error == -EBADE && out->fence == cache->fence)
+	if (error == -EBADE && !out->fenced)
 		cache_fence(cache);
-	fenced = out->fence != cache->fence;
 	*(out->previous ? &out->previous->next : &cache->leaving) = out->next;
 	if (out->next)
 		out->next->previous = out->previous;
 	cache->leaving_count--;
 	cache->leaving_bytes -= io->length;
-	out_leave_pages(out, error && !fenced, error && fenced);
-	if (error && !fenced)
+	out_leave_pages(out, error != 0);
+	if (error && !out->fenced)
 		cache_failed(cache, io, error);
 	else if (error)
 		cache_write_lost(cache, error == -EINTR ? -EBADE : error);
@@ -426,9 +420,7 @@ static bool page_is_settled(struct page *page, void *data)
 bool cache_is_settled(struct cache *cache, const struct io *io)
 {
 	return (!cache->oldest && !cache->leaving) ||
-	       pages_each(cache, io->offset / PAGE_BYTES,
-	           (io->offset + io->length + PAGE_BYTES - 1) / PAGE_BYTES, page_is_settled,
-	           (void *)io);
+	       pages_each(cache, io_first_page(io), io_end_page(io), page_is_settled, (void *)io);
 }
 
 /*
@@ -450,10 +442,12 @@ void cache_settle(struct task *task)
 {
 	struct cache *cache = task->cache;
 
-	if (!task->tried) {
-		task->tried = true;
-		task->failures = cache->failures;
+	if (task->tried && cache->failures != task->failures) {
+		task_end(task, cache->error);
+		return;
 	}
+	task->tried = true;
+	task->failures = cache->failures;
 	cache_send(cache, task->first, task->end);
 	task_push(&cache->settling, task);
 }
@@ -500,20 +494,6 @@ void cache_resume_settled(struct cache *cache)
 	while ((task = task_pop(&queue))) {
 		if (task_is_settled(cache, task))
 			task_retry(task);
-		else
-			task_push(&cache->settling, task);
-	}
-}
-
-void cache_sweep_settling(struct cache *cache)
-{
-	struct task_queue queue = cache->settling;
-	struct task *task;
-
-	cache->settling = (struct task_queue){NULL, NULL};
-	while ((task = task_pop(&queue))) {
-		if (io_is_cancelled(task->parent))
-			task_end(task, -EINTR);
 		else
 			task_push(&cache->settling, task);
 	}

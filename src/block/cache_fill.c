@@ -253,19 +253,8 @@ void cache_forget_fill(struct page *page)
 
 void cache_sweep_fills(struct cache *cache)
 {
-	struct task *task;
-
-	for (struct fill *fill = cache->filling; fill; fill = fill->next) {
-		struct task_queue waiters = fill->waiters;
-
-		fill->waiters = (struct task_queue){NULL, NULL};
-		while ((task = task_pop(&waiters))) {
-			if (io_is_cancelled(task->parent))
-				task_end(task, -EINTR);
-			else
-				task_push(&fill->waiters, task);
-		}
-	}
+	for (struct fill *fill = cache->filling; fill; fill = fill->next)
+		task_queue_sweep(&fill->waiters);
 }
 
 /* ---- read-ahead ---- */

@@ -113,6 +113,15 @@ void cache_deliver(struct loop_work *work)
 		read_deliver(task);
 }
 
+/* Its pages are pinned and valid: it is answered at the end of the turn. */
+static void read_is_ready(struct task *task)
+{
+	struct cache *cache = task->cache;
+
+	task_push(&cache->ready, task);
+	loop_defer(cache->loop, &cache->deliver);
+}
+
 /* Makes and pins the pages; false where there is no room for their memory yet. */
 static bool read_take_pages(struct task *task, int *error)
 {
@@ -132,11 +141,8 @@ static bool read_take_pages(struct task *task, int *error)
 		return true;
 	}
 	*error = made < task->end ? -ENOMEM : 0;
-	for (uint64_t i = task->first; i < made; i++) {
-		struct page *page = page_find(cache, i);
-		page->pins--;
-		page_put(page);
-	}
+	for (uint64_t i = task->first; i < made; i++)
+		page_unpin(page_find(cache, i));
 	return false;
 }
 
@@ -163,8 +169,7 @@ void read_try(struct task *task)
 	} else if (fill) {
 		task_push(&fill->waiters, task);
 	} else {
-		task_push(&cache->ready, task);
-		loop_defer(cache->loop, &cache->deliver);
+		read_is_ready(task);
 	}
 }
 
@@ -179,8 +184,7 @@ void cache_read(struct cache *cache, struct io *io)
 	*(held ? &cache->stats.hits : &cache->stats.misses) += task->end - task->first;
 	if (held) {
 		task_pin(task);
-		task_push(&cache->ready, task);
-		loop_defer(cache->loop, &cache->deliver);
+		read_is_ready(task);
 	} else {
 		read_try(task);
 	}
@@ -202,10 +206,7 @@ void read_past_try(struct task *task)
 		task_pass(task, task_passed);
 	} else if (cache_holds(cache, io->offset, io->offset + io->length)) {
 		task_pin(task);
-		task_push(&cache->ready, task);
-		loop_defer(cache->loop, &cache->deliver);
-	} else if (task->tried && cache->failures != task->failures) {
-		task_end(task, cache->error);
+		read_is_ready(task);
 	} else if (task->ranged || task_take_range(task)) {
 		/* from here on nobody makes it dirty again */
 		cache_settle(task);
@@ -214,11 +215,9 @@ void read_past_try(struct task *task)
 
 void cache_read_past(struct cache *cache, struct io *io)
 {
-	uint64_t first = io->offset / PAGE_BYTES;
-	uint64_t end = (io->offset + io->length + PAGE_BYTES - 1) / PAGE_BYTES;
 	struct task *task;
 
-	if (!cache_touches(cache, first, end) || cache_is_settled(cache, io)) {
+	if (!cache_touches(cache, io) || cache_is_settled(cache, io)) {
 		block_submit(cache->block.below, io);
 	} else if ((task = task_new(cache, io))) {
 		read_past_try(task);

@@ -72,6 +72,15 @@ static bool cache_take(struct cache *cache, const struct io *io, bool dirty)
 	return true;
 }
 
+/* For the first of them; they are in the order of their time. */
+static void cache_time_slowed(struct cache *cache)
+{
+	int64_t us = cache->slowed.head->due_us - clock_us();
+
+	cache->slow =
+	    loop_timer(cache->loop, (unsigned)(MAX(us, 0) / 1000 + 1), cache_slowed_over, cache);
+}
+
 void cache_slowed_over(void *data)
 {
 	struct cache *cache = data;
@@ -84,8 +93,7 @@ void cache_slowed_over(void *data)
 		task_end(task, 0);
 	}
 	if (task)
-		cache->slow = loop_timer(cache->loop, (unsigned)((task->due_us - now) / 1000 + 1),
-		    cache_slowed_over, cache);
+		cache_time_slowed(cache);
 }
 
 /* It is in memory. */
@@ -106,8 +114,7 @@ static void write_taken(struct task *task)
 	task->ranged = false;
 	task_push(&cache->slowed, task);
 	if (!cache->slow)
-		cache->slow = loop_timer(cache->loop,
-		    (unsigned)((task->due_us - clock_us()) / 1000 + 1), cache_slowed_over, cache);
+		cache_time_slowed(cache);
 }
 
 /* The page in which [start, end) covers the block at `edge` in part, and it is not valid. */
@@ -234,10 +241,7 @@ void through_try(struct task *task)
 	if (cache->gone || io_is_cancelled(task->parent)) {
 		task_end(task, cache->gone ? -EIO : -EINTR);
 	} else if (!cache_is_settled(cache, task->parent)) {
-		if (task->tried && cache->failures != task->failures)
-			task_end(task, cache->error);
-		else
-			cache_settle(task);
+		cache_settle(task);
 	} else {
 		(void)pages_each(cache, task->first, task->end, page_outdated, NULL);
 		task_pass(task, through_done);
@@ -247,11 +251,9 @@ void through_try(struct task *task)
 void cache_change(struct cache *cache, struct io *io)
 {
 	bool through = cache_is_written_through(cache, io);
-	uint64_t first = io->offset / PAGE_BYTES;
-	uint64_t end = (io->offset + io->length + PAGE_BYTES - 1) / PAGE_BYTES;
 	struct task *task;
 
-	if (through && !cache->lock.root && !cache_touches(cache, first, end) &&
+	if (through && !cache->lock.root && !cache_touches(cache, io) &&
 	    (io->flags & IO_DIRECT || io->op != IO_WRITE)) {
 		block_submit(cache->block.below, io);
 		return;

@@ -16,10 +16,6 @@
 
 /* Room in the table for what each LUN may have beyond the limit. */
 #define EXTRA_PAGES (256u << 10)
-/* A LUN may have so many pages whatever the others do: a dead one stops nobody (SAFETY.md 18). */
-#define FLOOR_PAGES 512u
-
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 static struct cache_memory *memory_of(const struct page *page)
 {
@@ -236,6 +232,14 @@ void page_put(struct page *page)
 		chunk_put(chunk);
 }
 
+/* It may go now, maybe. */
+void page_unpin(struct page *page)
+{
+	page->pins--;
+	memory_of(page)->barren = false;
+	page_put(page);
+}
+
 /* ---- room ---- */
 
 /* What is kept for a target that forgets, too, would make no room. */
@@ -294,18 +298,21 @@ bool cache_has_room(struct cache *cache, size_t pages)
 
 struct cache_memory *cache_memory_new(struct frames *frames)
 {
-	struct cache_memory *memory = g_new0(struct cache_memory, 1);
+	struct cache_memory *memory;
 	size_t pages = frames_limit(frames) / PAGE_BYTES, buckets = 1024;
 
 	while (buckets < pages / 8)
 		buckets *= 2;
+	size_t capacity = pages + EXTRA_PAGES;
+	void *table = mmap(NULL, capacity * sizeof(struct page), PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (table == MAP_FAILED)
+		return NULL;
+	memory = g_new0(struct cache_memory, 1);
 	memory->frames = frames;
 	memory->fifo = s3fifo_new(pages);
-	memory->capacity = pages + EXTRA_PAGES;
-	memory->table = mmap(NULL, memory->capacity * sizeof(struct page), PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (memory->table == MAP_FAILED)
-		g_error("no address space for the cache's pages");
+	memory->capacity = capacity;
+	memory->table = table;
 	memory->buckets = g_new0(struct chunk *, buckets);
 	memory->buckets_mask = buckets - 1;
 	memory->chunks.size = sizeof(struct chunk);
@@ -344,13 +351,12 @@ static void page_check(const struct page *page, const struct chunk *chunk, unsig
 	(void)index;
 }
 
-void pages_check(struct cache *cache, uint32_t block_size)
+void pages_check(struct cache *cache)
 {
 	const struct page_owner *owner = cache_owner(cache);
 	const struct cache_memory *memory = owner->memory;
 	size_t pages = 0, kept = 0;
 
-	(void)block_size;
 	for (const struct chunk *chunk = owner->chunks; chunk; chunk = chunk->next) {
 		assert(chunk->cache == cache && chunk->present);
 		assert(chunk_find(cache, chunk->number) == chunk);

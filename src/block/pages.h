@@ -34,6 +34,10 @@
 #define LEND_SIZE   (1u << 20)
 #define LEND_IOVECS (LEND_SIZE / PAGE_BYTES + 1)
 
+/* A LUN may have so many pages, dirty ones too, whatever the others do: a dead one stops nobody
+ * (SAFETY.md 18). */
+#define FLOOR_PAGES 512u
+
 struct cache;
 struct fill;
 
@@ -112,6 +116,8 @@ void page_put(struct page *page);
 /* Forgets what is valid of these blocks, but for what is dirty or leaving. page_put() is to follow.
  */
 void page_forget(struct page *page, uint8_t blocks);
+/* One request less needs it where it is; page_put() included. */
+void page_unpin(struct page *page);
 /* Keeps the frame at memory in place of what it has. */
 void page_set_memory(struct page *page, uint8_t *memory);
 /* From here on its memory is its own, with what is valid of it if that is wanted. False: no memory.
@@ -138,11 +144,6 @@ static inline uint64_t page_bits(unsigned from, unsigned to)
 	return from < 64 ? below >> from << from : 0;
 }
 
-/* It may have become so that a page may go. */
-static inline void cache_memory_stirs(struct cache_memory *memory)
-{
-	memory->barren = false;
-}
 /* May so many pages more have memory? Clean ones go for it. */
 bool cache_has_room(struct cache *cache, size_t pages);
 
@@ -152,4 +153,4 @@ void cache_memory_await(struct cache_memory *memory);
 void caches_serve(struct cache_memory *memory);
 
 /* Asserts the invariants of all pages of the cache. */
-void pages_check(struct cache *cache, uint32_t block_size);
+void pages_check(struct cache *cache);

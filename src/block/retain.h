@@ -13,8 +13,6 @@
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
-
 enum {
 	RESENDS = 8,        /* in flight */
 	RESEND_IOVECS = 64, /* of each */

@@ -155,12 +155,6 @@ void channel_take(struct channel *channel, size_t length, struct iovec *iov)
 	channel->received = 0;
 }
 
-/* ---- requests ---- */
-
-/*
- * libfuse wants room for 256 pages of this machine until INIT has told it max_write; so for this
- * first request it finds its own.
- */
 /* ---- the greeting ---- */
 
 /* The flag of the protocol that libfuse has no word for: see greeting_answer(). */
@@ -223,6 +217,10 @@ static bool greeting_answer(struct fuse_session *session, const struct fuse_buf 
 	return passed;
 }
 
+/*
+ * libfuse wants room for 256 pages of this machine until INIT has told it max_write; so for this
+ * first request it finds its own.
+ */
 static void channel_greet(struct channel *channel)
 {
 	struct fs *fs = channel->fs;
@@ -239,6 +237,8 @@ static void channel_greet(struct channel *channel)
 	else
 		channel_end(channel);
 }
+
+/* ---- requests ---- */
 
 /* As fuse_session_receive_buf(): 0 at the end, -errno. */
 static ssize_t channel_receive(struct channel *channel)

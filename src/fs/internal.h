@@ -54,7 +54,7 @@ struct content {
 	struct log_limit log;
 	/* The flush that nobody waits for, while write_out.done is not NULL. */
 	struct io write_out;
-	uint64_t write_out_written; /* what written and loss were at its start */
+	uint64_t write_out_written; /* what written was at its start */
 	bool write_out_again;
 };
 

@@ -458,7 +458,7 @@ static void daemon_find(struct daemon *daemon)
 {
 	const struct source *source = daemon->mount->source;
 
-	if (daemon->memory.frames == NULL) {
+	if (daemon->cache_memory == NULL) {
 		daemon_fail(daemon, "there is too little address space: see 'ulimit -v'");
 		return;
 	}
