@@ -6,7 +6,8 @@
 #   make lint       clang-format, clang-tidy, cppcheck
 #   make check-asan, check-tsan, check-valgrind      the tests under the tools
 #   make soak       faults for a long time: SOAK_SECONDS=1800
-#   make fuzz       RUNS=1000000 inputs of a hostile target (clang, libFuzzer);
+#   make fuzz       RUNS=1000000 inputs of a hostile target, and as many of lunfs.conf (clang, libFuzzer);
+#                   TARGET=session or config: of one of them;
 #                   LIBISCSI=DIR: with the libiscsi of this source folder, sanitized too
 #   make bench      against raw libiscsi, QEMU's FUSE export and nbdfuse
 #   make install DESTDIR= PREFIX=/usr/local          (mountsbindir=/sbin, or empty for no helpers there)
@@ -52,7 +53,7 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 FUSE_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuse/*.c))
 SUPPORT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-FUZZ_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
+FUZZ_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/replay.c %/fuzz_config.c,$(wildcard tests/fuzz/*.c)))
 ISCSI_OBJ   := $(if $(LIBISCSI),$(patsubst $(LIBISCSI)/lib/%.c,$(BUILD)/libiscsi/%.o,$(filter-out %/iser.c,$(wildcard $(LIBISCSI)/lib/*.c))))
 TOOLS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
 ALL_SRC     := $(wildcard src/*/*.c tests/*/*.c)
@@ -102,6 +103,14 @@ $(BUILD)/tests/fuzz/replay: $(FUZZ_OBJ) $(BUILD)/tests/fuzz/replay.o $(BUILD)/li
 	$(call say,LINK)
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
 
+$(BUILD)/tests/fuzz/config: $(BUILD)/tests/fuzz/fuzz_config.o $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/fuzz/replay-config: $(BUILD)/tests/fuzz/fuzz_config.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS)
+
 $(BUILD)/libiscsi/%.o: $(LIBISCSI)/lib/%.c
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
@@ -120,7 +129,7 @@ $(BUILD)/%.o: %.c
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(BUILD)/tests/fuzz/replay $(TOOLS)
+tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(BUILD)/tests/fuzz/replay $(BUILD)/tests/fuzz/replay-config $(TOOLS)
 
 deps deps-dev deps-bench:
 	@packaging/install-deps $@
@@ -154,9 +163,10 @@ soak: deps
 	@$(MAKE) --no-print-directory $(tests)
 	@tests/soak $(BUILD) $(SOAK_SECONDS)
 
+TARGET   ?= session config
 fuzz: deps-dev
-	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=address,undefined FUZZ=1 build/fuzz/tests/fuzz/session
-	@tests/fuzz/run build/fuzz fuzz $(RUNS)
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=address,undefined FUZZ=1 $(TARGET:%=build/fuzz/tests/fuzz/%)
+	@for target in $(TARGET); do TARGET=$$target tests/fuzz/run build/fuzz fuzz $(RUNS) || exit 1; done
 
 lint: deps-dev
 	@echo '  LINT  clang-format'
@@ -182,13 +192,17 @@ bench: deps-bench
 install: all
 	install -D -m 755 $(BUILD)/lunfs $(DESTDIR)$(bindir)/lunfs
 	install -D -m 644 packaging/lunfs.1 $(DESTDIR)$(mandir)/man1/lunfs.1
+	install -D -m 644 packaging/lunfs.conf.5 $(DESTDIR)$(mandir)/man5/lunfs.conf.5
 	install -D -m 644 README.md $(DESTDIR)$(docdir)/README.md
 	install -D -m 644 LICENSE $(DESTDIR)$(docdir)/LICENSE
+	install -D -m 644 packaging/lunfs.conf.sample $(DESTDIR)$(docdir)/lunfs.conf.sample
+	install -D -m 644 packaging/status.schema.json $(DESTDIR)$(docdir)/status.schema.json
 	$(if $(HELPERS),install -d $(DESTDIR)$(mountsbindir))
 	$(foreach helper,$(HELPERS),ln -sf $(bindir)/lunfs $(helper) &&) :
 
 uninstall:
-	rm -f $(DESTDIR)$(bindir)/lunfs $(DESTDIR)$(mandir)/man1/lunfs.1 $(HELPERS)
+	rm -f $(DESTDIR)$(bindir)/lunfs $(HELPERS)
+	rm -f $(DESTDIR)$(mandir)/man1/lunfs.1 $(DESTDIR)$(mandir)/man5/lunfs.conf.5
 	rm -rf $(DESTDIR)$(docdir)
 
 clean:

@@ -7,20 +7,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lunfs/portal.h"
 #include "lunfs/scsi.h"
 
 struct loop;
-
-/* A portal as written: host may be a name, an IPv4 or an IPv6 address without brackets. */
-struct portal {
-	char *host;
-	uint16_t port; /* 3260 by default */
-};
 
 /* What a login needs. All strings are borrowed and must outlive the session. */
 struct login {
 	const GPtrArray *portals;              /* of struct portal; at least one, tried in turn */
 	const char *target;                    /* IQN; NULL for a discovery session */
+	const char *title;                     /* what messages call it; NULL: target */
 	const char *initiator_name;            /* IQN */
 	const char *username, *password;       /* CHAP; NULL: none */
 	const char *username_in, *password_in; /* mutual CHAP; NULL: none */
@@ -28,6 +24,7 @@ struct login {
 	uint16_t isid_qualifier; /* one for each session that lives at the same time */
 	bool header_digest;      /* CRC32C, else none */
 	unsigned login_timeout_ms, command_timeout_ms, noop_interval_ms, noop_timeout_ms;
+	unsigned connect_ms; /* for TCP at one address, in a discovery; 0: login_timeout_ms */
 };
 
 enum session_event {
@@ -60,6 +57,8 @@ bool session_has_writes(const struct session *session, uint16_t lun);
 /* LOGICAL UNIT RESET (RFC 7143, 11.5.1); done(ok) is called once, unless the session is lost. */
 void session_reset_lun(
     struct session *session, uint16_t lun, void (*done)(bool ok, void *data), void *data);
+/* done() of that data is not called any more. */
+void session_forget_reset(struct session *session, const void *data);
 /* Logs out, at most for timeout_ms, then CLOSED. Outstanding commands end with -EIO. */
 void session_close(struct session *session, unsigned timeout_ms);
 /* Ends whatever is left at once; outstanding commands end with -EIO before it returns. No event
@@ -73,6 +72,22 @@ const char *session_state_name(const struct session *session);
 /* The address in use, "10.0.0.5:3260" or "[::1]:3260"; "" where none. */
 const char *session_address(const struct session *session);
 const char *session_last_error(const struct session *session);
+
+/* When it was logged in last; wall clock, microseconds since 1970; 0: never. */
+int64_t session_since_us(const struct session *session);
+/*
+ * What was agreed on at the last login (RFC 7143, 13), names and values in turn, ended by NULL;
+ * valid until the loop's next turn. MaxRecvDataSegmentLength is the target's, what we offered
+ * stands behind "InitiatorMaxRecvDataSegmentLength"; "CHAP" tells who proved by CHAP who they
+ * are: "none", "one-way", "mutual". Values are printable; no secrets.
+ */
+const char *const *session_keys(const struct session *session);
+/* The last moment at which it got on: a name resolved, TCP stood, something was heard; clock_ms().
+ */
+int64_t session_progress_ms(const struct session *session);
+/* Did the target say no to who we are: to the secret, or for want of one (RFC 7143, 11.13.5:
+ * 0201h)? */
+bool session_wants_secret(const struct session *session);
 
 /* A time without a session. */
 struct outage {
@@ -111,6 +126,9 @@ struct scsi_port *nexus_port(struct nexus *nexus);
 /* The session is lost. To be called before anybody above hears of it, and before it returns its
  * commands. */
 void nexus_lost(struct nexus *nexus);
+/* The session stands, but it is not known any more whether the logical unit is the same: what comes
+ * waits, as in an outage, and what is under way ends as it does. */
+void nexus_hold(struct nexus *nexus);
 /* What waits and would change something is not to be sent: it ends with -ESTALE. */
 void nexus_recall(struct nexus *nexus);
 /* The logical unit is there and the same: what waits is sent, in order. */
@@ -131,7 +149,10 @@ struct discovered_portal {
 	char *host;
 	uint16_t port;
 	uint16_t tpgt; /* portal group tag */
+	bool asked;    /* it is the one that was asked: within reach */
 };
+/* For g_ptr_array_new_with_free_func(). */
+void discovered_portal_free(gpointer portal);
 struct discovered_target {
 	char *name;         /* IQN */
 	GPtrArray *portals; /* of struct discovered_portal */
@@ -140,7 +161,7 @@ struct discovered_target {
 /*
  * SendTargets=All at the first of login->portals. done() gets an array of struct discovered_target
  * (its own until it returns), or NULL and a sentence; never from inside discovery_start(). The
- * portal that answered stands first for a target that names none. Returns a handle for
+ * portal that answered stands first for a target that lists it, or names none. Returns a handle for
  * discovery_free(), to be called after done().
  */
 struct discovery;

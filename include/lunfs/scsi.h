@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "lunfs/block.h"
+#include "lunfs/histogram.h"
 
 struct loop;
 
@@ -134,6 +135,11 @@ static inline bool sense_is_preempted(const struct sense *sense)
 {
 	return sense->asc == 0x2a && sense->ascq >= 0x03 && sense->ascq <= 0x05;
 }
+/* REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) */
+static inline bool sense_is_of_luns(const struct sense *sense)
+{
+	return sense->asc == 0x3f && sense->ascq == 0x0e;
+}
 const char *scsi_opcode_name(uint8_t opcode);
 
 /* ---- big-endian fields ---- */
@@ -219,17 +225,26 @@ struct probe;
  * the sentence that says why there is none; both live until it returns. Never from inside
  * probe_start().
  */
-struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
-    void (*done)(const struct lun_info *luns, unsigned count, const char *error, void *data),
-    void *data);
+typedef void (*probe_done_fn)(
+    const struct lun_info *luns, unsigned count, const char *error, void *data);
+struct probe *probe_start(
+    struct scsi_port *port, struct loop *loop, int lun, probe_done_fn done, void *data);
+/* The same of these; those that are not there are left out, and there may be none at all. */
+struct probe *probe_some(struct scsi_port *port, struct loop *loop, const uint16_t *luns,
+    unsigned count, probe_done_fn done, void *data);
+/* Asks only which there are: of the result nothing but the numbers is known, and it may be empty.
+ * A target that does not say is an error. */
+struct probe *probe_list(struct scsi_port *port, struct loop *loop, probe_done_fn done, void *data);
 /* Is done() still to come? */
 bool probe_is_busy(const struct probe *probe);
 /* What a unit attention told that a command of the probe fetched. */
 struct probe_news {
+	uint16_t lun;
 	bool reset;     /* 29h: what was not flushed may be lost */
 	bool preempted; /* 2Ah/03h to 05h: another host has taken the LUN over */
 	bool medium;    /* 28h: it may be another one */
 	bool changed;   /* 2Ah, 3Fh: what it was asked before may have another answer now */
+	bool luns;      /* 3Fh/0Eh: so may REPORT LUNS */
 };
 /*
  * Calls heard() with probe_start()'s data for each, of any LUN, before the answers that follow it,
@@ -275,11 +290,17 @@ enum disk_verdict {
  */
 enum disk_verdict disk_verify(
     struct block *disk, const struct lun_info *info, uint64_t reach, char *text, size_t size);
-/* Calls fn(data), on an answer of the LUN, when what is known of it is to be asked for again. */
-void disk_on_attention(struct block *disk, void (*fn)(void *data), void *data);
+/*
+ * Calls fn(luns, data), on an answer of the LUN, when what is known of it is to be asked for again;
+ * or, where luns is set, which LUNs there are (3Fh/0Eh).
+ */
+void disk_on_attention(struct block *disk, void (*fn)(bool luns, void *data), void *data);
 
 /* Counters, for status. */
 struct disk_stats {
 	uint64_t reads, writes, flushes, bytes_read, bytes_written, retries, errors;
+	/* Of commands, from the first time that the port got them to the final answer: what waits
+	 * for a session or is tried again takes that long. Zeroing is writing. */
+	struct histogram read_latency, write_latency, flush_latency;
 };
 const struct disk_stats *disk_stats(const struct block *disk);

@@ -379,8 +379,8 @@ void cache_fence(struct cache *cache)
 		out->fenced = true;
 	if (!cache_drop_dirty(cache))
 		return;
-	log_error("%s: writes since the last fsync are lost: another host has reserved the LUN",
-	    cache->name);
+	log_error_of(
+	    cache->name, "writes since the last fsync are lost: another host has reserved the LUN");
 	block_raise(&cache->block, BLOCK_FORGOTTEN);
 	block_raise(&cache->block, BLOCK_CHANGED);
 }

@@ -319,10 +319,10 @@ static void cache_failed(struct cache *cache, const struct io *io, int error)
 	if (!first)
 		return;
 	if (log_limit_passes(&cache->log, cache->name))
-		log_warning(
-		    "%s: bytes %" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT
+		log_warning_of(cache->name,
+		    "bytes %" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT
 		    ", and maybe more, could not be written: %s; they are kept, and tried again",
-		    cache->name, io->offset, io->offset + io->length - 1, strerror(-error));
+		    io->offset, io->offset + io->length - 1, strerror(-error));
 	block_raise(&cache->block, BLOCK_UNWRITTEN);
 }
 

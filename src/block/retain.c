@@ -53,7 +53,7 @@ void retain_set_state(struct retain *retain, enum state state)
 
 	if (retain->state == state)
 		return;
-	log_debug("%s: retain: %s, was %s; %" PRIu64 " bytes are kept", retain->name, names[state],
+	log_debug_of(retain->name, "retain: %s, was %s; %" PRIu64 " bytes are kept", names[state],
 	    names[retain->state], retain->extents.kept);
 	retain->state = state;
 }
@@ -61,7 +61,7 @@ void retain_set_state(struct retain *retain, enum state state)
 /* Acknowledged writes may be lost, and nothing can be done about it. */
 void retain_forget(struct retain *retain, const char *why)
 {
-	log_error("%s: writes since the last fsync may be lost: %s", retain->name, why);
+	log_error_of(retain->name, "writes since the last fsync may be lost: %s", why);
 	retain->unflushed = false;
 	retain->unreported = true;
 	retain->forgettings++;
@@ -127,11 +127,13 @@ static void retain_event(struct block *block, enum block_event event)
 
 static void resend_failed(struct retain *retain, const struct io *io, int error)
 {
-	if (!retain->resend_error) /* one line a round */
-		log_warning("%s: bytes %" PRIu64 "-%" PRIu64
-		            ", and maybe more, were not written again after a loss: %s; they are "
-		            "kept, and the next fsync tries once more",
-		    retain->name, io->offset, io->offset + io->length - 1, strerror(-error));
+	if (!retain->resend_error && /* one line a round */
+	    log_limit_passes(&retain->log, retain->name))
+		log_warning_of(retain->name,
+		    "bytes %" PRIu64 "-%" PRIu64
+		    ", and maybe more, were not written again after a loss: %s; they are "
+		    "kept, and the next fsync tries once more",
+		    io->offset, io->offset + io->length - 1, strerror(-error));
 	retain->resend_error = error;
 	extents_settle(&retain->extents, io->offset, io->length, false);
 }

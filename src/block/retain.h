@@ -10,6 +10,7 @@
 
 #include "extents.h"
 #include "lunfs/frames.h"
+#include "lunfs/log.h"
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
 
@@ -55,12 +56,17 @@ struct retain {
 	struct loop *loop;
 	struct retain_memory *memory;
 	const char *name;
-	bool keep;
 	enum state state;
+	int resend_error; /* the last of the round */
+	bool keep;
 	bool gone;
-	bool fenced;    /* when it is drained, what is kept is dropped */
-	uint64_t fence; /* what was sent in this generation or before is not sent again */
-	uint64_t epoch; /* the block's that was noticed */
+	bool fenced;     /* when it is drained, what is kept is dropped */
+	bool unflushed;  /* not keep: acknowledged writes that no FLUSH covers, */
+	bool unreported; /* no FLUSH has failed for the last of them yet */
+	bool own_flush;
+	uint64_t unflushed_at; /* the sequence of the last of those */
+	uint64_t fence;        /* what was sent in this generation or before is not sent again */
+	uint64_t epoch;        /* the block's that was noticed */
 	uint64_t generation, sequence, arrivals, releases;
 	struct extents extents;
 	size_t reserved, own;
@@ -69,13 +75,9 @@ struct retain {
 	struct queue returned, waiting, held;    /* with -ESTALE; for room; while not OPEN */
 	struct resend resends[RESENDS];
 	unsigned resending;
-	uint64_t cursor;       /* extents before it were sent in this round */
-	int resend_error;      /* the last of the round */
-	bool unflushed;        /* not keep: acknowledged writes that no FLUSH covers, */
-	uint64_t unflushed_at; /* and the sequence of the last */
+	uint64_t cursor; /* extents before it were sent in this round */
+	struct log_limit log;
 	uint64_t forgettings;
-	bool unreported; /* no FLUSH has failed for the last of them yet */
-	bool own_flush;
 	GSource *pause, *sweep;
 	struct retain_stats stats;
 	struct io_ender ender; /* of those that end without having been sent */

@@ -12,7 +12,13 @@
 int cli_mount(int argc, char **argv);
 int cli_umount(int argc, char **argv);
 int cli_discover(int argc, char **argv);
+int cli_import(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_top(int argc, char **argv);
+int cli_check(int argc, char **argv);
+int cli_import(int argc, char **argv);
+int cli_rescan(int argc, char **argv);
+int cli_reload(int argc, char **argv);
 
 /* As mount(8) and umount(8) call us, by another name; with their exit statuses. */
 bool cli_is_helper(const char *program);

@@ -13,13 +13,22 @@ static const char usage[] =
     "usage: lunfs SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]   show LUNs as files\n"
     "       lunfs mount SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]\n"
     "       lunfs umount [-f] MOUNTPOINT                        flush, then unmount; -f: at once\n"
-    "       lunfs discover PORTAL [--luns] [-o OPTION,...]      which targets are there\n"
+    "       lunfs discover PORTAL... [--luns] [--json | --config] [-o OPTION,...]\n"
+    "                                                           which targets are there\n"
     "       lunfs status [MOUNTPOINT] [--json]                  sessions, LUNs, counters\n"
+    "       lunfs top [MOUNTPOINT]                              the same, live\n"
+    "       lunfs rescan MOUNTPOINT                             look for LUNs that came or went\n"
+    "       lunfs reload MOUNTPOINT                             read the configuration again\n"
+    "       lunfs check [FILE]                                  is the configuration right?\n"
+    "       lunfs import [DIRECTORY|FILE]                       make one from open-iscsi's\n"
     "       lunfs --help | --version\n"
     "\n"
     "SOURCE:  iscsi://[USER@]HOST[:PORT]/IQN[/LUN]   one target, or one LUN of it\n"
     "         iscsi://[USER@]HOST[:PORT]             every target of the portal\n"
+    "         NAME                                   the section [target NAME] of lunfs.conf\n"
+    "         all                                    all of them, in one tree\n"
     "PORTAL:  HOST[:PORT]                            IPv6 in brackets\n"
+    "lunfs.conf is in ~/.config/lunfs and /etc/lunfs.\n"
     "-f stays in the foreground; -d does so too, and says what it does.\n"
     "\n"
     "options (-o KEY[=VALUE],...):\n"
@@ -43,8 +52,9 @@ static const char usage[] =
     "  readahead=                    at most so much (auto; 0 is off)\n"
     "  profile=aws                   the timeouts that AWS Storage Gateway asks for\n"
     "  loglevel=error|warning|info|debug       (info)\n"
+    "  weak_secrets                  CHAP secrets below 12 characters, too\n"
     "\n"
-    "lunfs(1) tells the rest.\n";
+    "lunfs(1) and lunfs.conf(5) tell the rest.\n";
 
 static int run_command(int argc, char **argv)
 {
@@ -56,7 +66,12 @@ static int run_command(int argc, char **argv)
 	    {"umount", cli_umount},
 	    {"unmount", cli_umount},
 	    {"discover", cli_discover},
+	    {"import", cli_import},
+	    {"check", cli_check},
 	    {"status", cli_status},
+	    {"top", cli_top},
+	    {"rescan", cli_rescan},
+	    {"reload", cli_reload},
 	};
 
 	if (argc < 2) {
@@ -81,8 +96,8 @@ static int run_command(int argc, char **argv)
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 2, argv + 2);
-	/* The short form: no command has a colon in it, every SOURCE has. */
-	if (argv[1][0] == '-' || strchr(argv[1], ':') != NULL)
+	/* The short form: a section has no command's name, and a URL has a colon in it. */
+	if (argv[1][0] == '-' || argc > 2 || strchr(argv[1], ':') != NULL)
 		return cli_mount(argc - 1, argv + 1);
 	return cli_usage("unknown command '%s'", argv[1]);
 }

@@ -3,6 +3,8 @@
  *
  * The process forks before there is a thread or a login (SAFETY.md 24). The parent waits on a pipe
  * for one byte, READY, or the line that says what failed, prints that, and is the exit status.
+ * Where the target wants a secret that was not given, the line has SECRET before it: a person at
+ * the terminal is asked, and it is tried again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,19 +20,24 @@
 #include "lunfs/log.h"
 #include "lunfs/mount.h"
 
-#define READY '\0'
+#define READY  '\0'
+#define SECRET '\1'
+#define TRIES  3
 
 struct arguments {
-	struct source *source;
-	struct options *options;
+	const char *source;
+	GPtrArray *texts; /* behind -o; ended by NULL */
+	struct plan *plan;
 	char *mountpoint;
 	bool foreground, debug, root_is_file;
+	bool child; /* who mounts in the background */
 };
 
 static void arguments_clear(struct arguments *arguments)
 {
-	source_free(arguments->source);
-	options_free(arguments->options);
+	if (arguments->plan != NULL)
+		plan_free(arguments->plan);
+	g_ptr_array_unref(arguments->texts);
 	g_free(arguments->mountpoint);
 }
 
@@ -57,8 +64,7 @@ static bool arguments_parse(struct arguments *arguments, int argc, char **argv, 
 				    "-o needs an option behind it");
 				return false;
 			}
-			if (!options_parse(arguments->options, text, error))
-				return false;
+			g_ptr_array_add(arguments->texts, (gpointer)text);
 		} else if (argv[i][0] == '-' || count == 2) {
 			g_set_error(error, LUNFS_ERROR, LUNFS_ERROR_USAGE,
 			    "what is '%s'? See 'lunfs --help'", argv[i]);
@@ -73,9 +79,10 @@ static bool arguments_parse(struct arguments *arguments, int argc, char **argv, 
 		    count == 0 ? "SOURCE" : "MOUNTPOINT");
 		return false;
 	}
-	arguments->source = source_parse(words[0], error);
+	g_ptr_array_add(arguments->texts, NULL);
+	arguments->source = words[0];
 	arguments->mountpoint = g_strdup(words[1]);
-	return arguments->source != NULL;
+	return true;
 }
 
 /* Where a process died its mount is still there, and in the way. */
@@ -116,10 +123,11 @@ static bool mountpoint_check(struct arguments *arguments, GError **error)
 		    "mountpoint %s is neither a directory nor a file", arguments->mountpoint);
 		return false;
 	}
-	if (arguments->root_is_file && arguments->source->lun < 0) {
+	if (arguments->root_is_file && !arguments->plan->one_lun) {
 		g_set_error(error, LUNFS_ERROR, LUNFS_ERROR_FAILED,
-		    "mountpoint %s is a file, and SOURCE names no LUN: add /LUN to it, or give a "
-		    "directory",
+		    "mountpoint %s is a file, and SOURCE does not name one LUN: add /LUN to a URL, "
+		    "or "
+		    "luns= to its section, or give a directory",
 		    arguments->mountpoint);
 		return false;
 	}
@@ -134,15 +142,13 @@ static bool mountpoint_check(struct arguments *arguments, GError **error)
 
 /* ---- in the background ---- */
 
-/* The parent's part: waits for the child's word. */
-static int wait_for_child(int fd)
+/* The parent's part: waits for the child's word; returns as run() does. */
+static int wait_for_child(int fd, char *message, size_t size)
 {
-	char message[4096];
 	size_t length = 0;
 	ssize_t n;
 
-	while (length < sizeof message - 1 &&
-	       (n = read(fd, message + length, sizeof message - 1 - length)) != 0) {
+	while (length < size - 1 && (n = read(fd, message + length, size - 1 - length)) != 0) {
 		if (n > 0)
 			length += (size_t)n;
 		else if (errno != EINTR)
@@ -151,15 +157,19 @@ static int wait_for_child(int fd)
 			return 0;
 	}
 	message[length] = '\0';
-	fprintf(stderr, "lunfs: %s\n", length > 0 ? message : "the process ended without a word");
-	return LUNFS_ERROR_FAILED;
+	if (length == 0)
+		g_strlcpy(message, "the process ended without a word", size);
+	if (message[0] != SECRET)
+		return LUNFS_ERROR_FAILED;
+	memmove(message, message + 1, length);
+	return LUNFS_ERROR_SECRET;
 }
 
-static void leave_terminal(void)
+static void leave_terminal(const char *mountpoint, const char *target)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	log_to_syslog();
+	log_to_syslog(mountpoint, target);
 	if (null < 0)
 		return;
 	dup2(null, STDIN_FILENO);
@@ -181,89 +191,53 @@ static void tell_ready(void *data)
 	int *fd = &waiting->fd;
 
 	if (*fd < 0) {
-		mounted_register(
-		    waiting->arguments->source->text, waiting->arguments->mountpoint, false);
+		mounted_register(waiting->arguments->source, waiting->arguments->mountpoint, false);
 		return;
 	}
 	prctl(PR_SET_PDEATHSIG, 0);
-	leave_terminal();
+	const struct plan *plan = waiting->arguments->plan;
+	const struct target_plan *one = plan->several ? NULL : g_ptr_array_index(plan->targets, 0);
+	leave_terminal(waiting->arguments->mountpoint, one != NULL ? one->name : NULL);
 	while (write(*fd, &(char){READY}, 1) < 0 && errno == EINTR)
 		;
 	close(*fd);
 	*fd = -1;
 }
 
-static int tell_error(int fd, GError *error)
-{
-	if (fd < 0)
-		return cli_fail(error);
-	(void)!write(fd, error->message, strlen(error->message));
-	g_error_free(error);
-	return LUNFS_ERROR_FAILED;
-}
-
-/*
- * Secrets stay out of core dumps. The kernel then also hides the process from debuggers, which
- * LeakSanitizer is one of.
- */
-static void protect_secrets(const struct credentials *credentials)
-{
-#ifndef __SANITIZE_ADDRESS__
-	if (credentials->password != NULL)
-		prctl(PR_SET_DUMPABLE, 0);
-#else
-	(void)credentials;
-#endif
-}
-
-static int run(const struct arguments *arguments, const struct credentials *credentials, int fd)
+/* One process's part: 0, or of enum lunfs_error with message set. */
+static int run(struct arguments *arguments, int fd, char *message, size_t size)
 {
 	GError *error = NULL;
-	g_autofree char *initiator_name =
-	    initiator_name_get(arguments->options->initiator_name, &error);
-
-	if (initiator_name == NULL)
-		return tell_error(fd, error);
-	const struct mount mount = {
-	    .source = arguments->source,
-	    .options = arguments->options,
-	    .credentials = credentials,
-	    .initiator_name = initiator_name,
+	struct mount mount = {
+	    .plan = arguments->plan,
 	    .mountpoint = arguments->mountpoint,
 	    .root_is_file = arguments->root_is_file,
 	    .debug = arguments->debug,
 	};
-	protect_secrets(credentials);
+	struct waiting waiting = {.fd = fd, .arguments = arguments};
+
 	/* Reclaim may wait for us: then we must not wait for reclaim. Root only. */
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	struct waiting waiting = {.fd = fd, .arguments = arguments};
 	bool clean = mount_run(&mount, tell_ready, &waiting, &error);
-	if (error != NULL)
-		return tell_error(waiting.fd, error);
-	return clean ? 0 : LUNFS_ERROR_FAILED;
+	arguments->plan = mount.plan; /* a reload made another one */
+	message[0] = '\0';
+	if (error == NULL)
+		return clean ? 0 : LUNFS_ERROR_FAILED;
+	int code = error->code == LUNFS_ERROR_SECRET ? LUNFS_ERROR_SECRET : LUNFS_ERROR_FAILED;
+	g_strlcpy(message, error->message, size);
+	g_error_free(error);
+	if (waiting.fd >= 0) {
+		if (code == LUNFS_ERROR_SECRET)
+			(void)!write(waiting.fd, &(char){SECRET}, 1);
+		(void)!write(waiting.fd, message, strlen(message));
+	}
+	return code;
 }
 
-static int run_in_background(
-    const struct arguments *arguments, const struct credentials *credentials)
+static int run_child(struct arguments *arguments, pid_t parent, int fd)
 {
-	int ends[2];
+	char message[4096];
 
-	if (pipe2(ends, O_CLOEXEC) != 0)
-		return cli_fail(
-		    g_error_new(LUNFS_ERROR, LUNFS_ERROR_FAILED, "pipe: %s", g_strerror(errno)));
-	pid_t parent = getpid(), child = fork();
-	if (child < 0)
-		return cli_fail(
-		    g_error_new(LUNFS_ERROR, LUNFS_ERROR_FAILED, "fork: %s", g_strerror(errno)));
-	if (child > 0) {
-		close(ends[1]);
-		int status = wait_for_child(ends[0]);
-		close(ends[0]);
-		if (status == 0)
-			mounted_register(arguments->source->text, arguments->mountpoint, true);
-		return status;
-	}
-	close(ends[0]);
 	/* Ctrl-C while it logs in is meant for us, too; until the tree is ready. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
@@ -271,7 +245,36 @@ static int run_in_background(
 	setsid();
 	if (chdir("/") != 0)
 		return LUNFS_ERROR_FAILED;
-	return run(arguments, credentials, ends[1]);
+	return run(arguments, fd, message, sizeof message) == 0 ? 0 : LUNFS_ERROR_FAILED;
+}
+
+/* The parent returns as run() does; the child does not. */
+static int run_in_background(struct arguments *arguments, char *message, size_t size)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) != 0) {
+		g_snprintf(message, size, "pipe: %s", g_strerror(errno));
+		return LUNFS_ERROR_FAILED;
+	}
+	pid_t parent = getpid(), child = fork();
+	if (child < 0) {
+		g_snprintf(message, size, "fork: %s", g_strerror(errno));
+		close(ends[0]);
+		close(ends[1]);
+		return LUNFS_ERROR_FAILED;
+	}
+	if (child == 0) {
+		close(ends[0]);
+		arguments->child = true;
+		return run_child(arguments, parent, ends[1]);
+	}
+	close(ends[1]);
+	int status = wait_for_child(ends[0], message, size);
+	close(ends[0]);
+	if (status == 0)
+		mounted_register(arguments->source, arguments->mountpoint, true);
+	return status;
 }
 
 static void set_log_level(const struct arguments *arguments)
@@ -284,29 +287,62 @@ static void set_log_level(const struct arguments *arguments)
 	    [LOG_DEBUGS] = LOG_LEVEL_DEBUG,
 	};
 
-	log_set_level(arguments->debug ? LOG_LEVEL_DEBUG : levels[arguments->options->log_level]);
+	log_set_level(
+	    arguments->debug ? LOG_LEVEL_DEBUG : levels[arguments->plan->options->log_level]);
+}
+
+/* Of one who gave no secret, and of one who mistyped it. */
+static bool ask_secret(struct arguments *arguments, int tries, const char *message)
+{
+	struct plan *plan = arguments->plan;
+	/* One that a portal reported is reported again at the next try. */
+	struct target_plan *target = plan->portal == NULL && plan->targets->len == 1
+	                                 ? g_ptr_array_index(plan->targets, 0)
+	                                 : NULL;
+
+	if (target == NULL || tries == 0 ||
+	    (tries == TRIES && target->credentials->password != NULL && !target->asked))
+		return false;
+	if (target->credentials->password != NULL && isatty(STDIN_FILENO))
+		fprintf(stderr, "lunfs: %s\n", message);
+	return plan_ask_credentials(target);
+}
+
+static int mount_it(struct arguments *arguments)
+{
+	char message[4096] = "";
+	int tries = TRIES, status;
+
+	do {
+		mount_protect_secrets(arguments->plan);
+		status = arguments->foreground
+		             ? run(arguments, -1, message, sizeof message)
+		             : run_in_background(arguments, message, sizeof message);
+		if (arguments->child)
+			return status;
+	} while (status == LUNFS_ERROR_SECRET && ask_secret(arguments, tries--, message));
+	if (message[0] != '\0' && status != 0)
+		fprintf(stderr, "lunfs: %s\n", message);
+	return status == 0 ? 0 : LUNFS_ERROR_FAILED;
 }
 
 int cli_mount(int argc, char **argv)
 {
 	/* First of all: no child and no other target is to see a secret. */
 	struct credentials *environment = credentials_from_environment();
-	struct arguments arguments = {.options = options_new()};
-	struct credentials *credentials = NULL;
+	struct arguments arguments = {.texts = g_ptr_array_new()};
 	GError *error = NULL;
 	int status;
 
-	if (arguments_parse(&arguments, argc, argv, &error) && mountpoint_check(&arguments, &error))
-		credentials = credentials_resolve(
-		    arguments.options, arguments.source->user, environment, &error);
+	if (arguments_parse(&arguments, argc, argv, &error))
+		arguments.plan = plan_make(arguments.source,
+		    (const char *const *)arguments.texts->pdata, environment, true, &error);
 	credentials_free(environment);
-	if (credentials == NULL) {
-		status = cli_fail(error);
-	} else {
+	if (arguments.plan != NULL && mountpoint_check(&arguments, &error)) {
 		set_log_level(&arguments);
-		status = arguments.foreground ? run(&arguments, credentials, -1)
-		                              : run_in_background(&arguments, credentials);
-		credentials_free(credentials);
+		status = mount_it(&arguments);
+	} else {
+		status = cli_fail(error);
 	}
 	arguments_clear(&arguments);
 	return status;

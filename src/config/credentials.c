@@ -6,7 +6,11 @@
  * before its memory is given back.
  */
 #include "lunfs/config.h"
+#include "common.h"
 #include "lunfs/log.h"
+#include "credentials.h"
+#include "option_keys.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +18,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define fail(error, ...) config_fail(error, LUNFS_ERROR_FAILED, __VA_ARGS__)
 
 #define USERNAME_VARIABLE    "LIBISCSI_CHAP_USERNAME"
 #define PASSWORD_VARIABLE    "LIBISCSI_CHAP_PASSWORD"
@@ -28,26 +34,28 @@
 
 /* One of the two directions: the words that its messages use. */
 struct direction {
-	const char *user_key, *file_key, *secret_variable;
+	const char *user_key, *secret_key, *file_key, *secret_variable, *prompt;
+};
+
+/* What may hold one direction's secret; NULL: it does not. */
+struct secret_ways {
+	const char *user, *given, *path, *environment;
 };
 
 static const struct direction outgoing = {
     .user_key = "username",
+    .secret_key = "password",
+    .prompt = "CHAP secret",
     .file_key = "password_file",
     .secret_variable = PASSWORD_VARIABLE,
 };
 static const struct direction incoming = {
     .user_key = "username_in",
+    .secret_key = "password_in",
+    .prompt = "The target's CHAP secret,",
     .file_key = "password_in_file",
     .secret_variable = PASSWORD_IN_VARIABLE,
 };
-
-static void secret_free(char *secret)
-{
-	if (secret)
-		explicit_bzero(secret, strlen(secret));
-	g_free(secret);
-}
 
 /* The variable's value, NULL where it is unset or empty; afterwards it is unset and its bytes are
  * zero. */
@@ -89,18 +97,9 @@ void credentials_free(struct credentials *credentials)
 	g_free(credentials);
 }
 
-__attribute__((format(printf, 2, 3))) static bool fail(GError **error, const char *format, ...)
-{
-	va_list arguments;
-	va_start(arguments, format);
-	if (error)
-		*error = g_error_new_valist(LUNFS_ERROR, LUNFS_ERROR_FAILED, format, arguments);
-	va_end(arguments);
-	return false;
-}
-
 /* As ssh treats a private key. */
-static bool check_secret_file(int fd, const char *path, const char *key, GError **error)
+static bool check_secret_file(
+    int fd, const char *path, const char *key, bool of_systemd, GError **error)
 {
 	g_autofree char *quoted = g_shell_quote(path);
 	struct stat st;
@@ -109,6 +108,8 @@ static bool check_secret_file(int fd, const char *path, const char *key, GError 
 	if (!S_ISREG(st.st_mode))
 		return fail(
 		    error, "%s '%s' is not a regular file: write the secret into one", key, path);
+	if (of_systemd)
+		return true;
 	if (st.st_uid != geteuid() && st.st_uid != 0)
 		return fail(error, "%s '%s' belongs to another user: chown %u %s", key, path,
 		    (unsigned)geteuid(), quoted);
@@ -116,23 +117,6 @@ static bool check_secret_file(int fd, const char *path, const char *key, GError 
 		return fail(
 		    error, "%s '%s' is open to other users: chmod 600 %s", key, path, quoted);
 	return true;
-}
-
-/* As much as there is, up to size; -1 and errno. */
-static ssize_t read_fully(int fd, char *buffer, size_t size)
-{
-	size_t got = 0;
-	while (got < size) {
-		ssize_t more = read(fd, buffer + got, size - got);
-		if (more < 0 && errno == EINTR)
-			continue;
-		if (more < 0)
-			return -1;
-		if (more == 0)
-			break;
-		got += (size_t)more;
-	}
-	return (ssize_t)got;
 }
 
 /* The first line of what was read, as a string; a line may end as DOS ends it. */
@@ -158,7 +142,7 @@ static char *first_line(
 	return NULL;
 }
 
-static char *read_secret_file(const char *path, const char *key, GError **error)
+static char *read_secret_file(const char *path, const char *key, bool of_systemd, GError **error)
 {
 	/* Without O_NONBLOCK a FIFO would hold us here. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -169,7 +153,7 @@ static char *read_secret_file(const char *path, const char *key, GError **error)
 
 	char *secret = NULL;
 	char buffer[TEXT_MAX + sizeof("\r\n")];
-	if (check_secret_file(fd, path, key, error)) {
+	if (check_secret_file(fd, path, key, of_systemd, error)) {
 		ssize_t got = read_fully(fd, buffer, sizeof(buffer));
 		if (got < 0)
 			fail(error, "%s '%s' cannot be read: %s", key, path, g_strerror(errno));
@@ -193,39 +177,46 @@ static bool check_user(const char *user, const char *key, GError **error)
 	return true;
 }
 
-static bool check_pair(
-    const struct direction *direction, const char *user, const char *secret, GError **error)
+static bool check_length(const struct direction *direction, const char *user, const char *secret,
+    bool weak, GError **error)
+{
+	size_t length = strlen(secret);
+
+	if (length > TEXT_MAX)
+		return fail(error,
+		    "the CHAP secret of %s '%s' is longer than %d bytes: a secret has 12 to 16",
+		    direction->user_key, user, TEXT_MAX);
+	if (length < SECRET_LENGTH_LEAST && !weak)
+		return fail(error,
+		    "the CHAP secret of %s '%s' is shorter than 12 characters, and so can be "
+		    "guessed from one login that is overheard: agree on 12 to 16 with the target, "
+		    "or allow it with weak_secrets=yes",
+		    direction->user_key, user);
+	return true;
+}
+
+static bool check_pair(const struct direction *direction, const char *user, const char *secret,
+    bool weak, GError **error)
 {
 	if (user && !check_user(user, direction->user_key, error))
 		return false;
 	if (user && !secret)
 		return fail(error,
-		    "CHAP %s '%s' has no secret: give it with -o %s=FILE or the environment "
-		    "variable %s",
+		    "CHAP %s '%s' has no secret: give it with %s=FILE, in its section or behind "
+		    "-o, or "
+		    "for a single target with the environment variable %s",
 		    direction->user_key, user, direction->file_key, direction->secret_variable);
 	if (secret && !user)
 		return fail(error,
 		    "there is a CHAP secret (%s or %s) but no user: give one with -o %s=NAME",
 		    direction->file_key, direction->secret_variable, direction->user_key);
-	if (!user)
-		return true;
-
-	size_t length = strlen(secret);
-	if (length > TEXT_MAX)
-		return fail(error,
-		    "the CHAP secret of %s '%s' is longer than %d bytes: a secret has 12 to 16",
-		    direction->user_key, user, TEXT_MAX);
-	if (length < SECRET_LENGTH_LEAST || length > SECRET_LENGTH_MOST)
-		log_warning("the CHAP secret of %s '%s' is not 12 to 16 characters long: "
-		            "Windows and AWS refuse such a secret",
-		    direction->user_key, user);
-	return true;
+	return !user || check_length(direction, user, secret, weak, error);
 }
 
-static bool check_both(const struct credentials *credentials, GError **error)
+bool credentials_check(const struct credentials *credentials, bool weak, GError **error)
 {
-	if (!check_pair(&outgoing, credentials->username, credentials->password, error) ||
-	    !check_pair(&incoming, credentials->username_in, credentials->password_in, error))
+	if (!check_pair(&outgoing, credentials->username, credentials->password, weak, error) ||
+	    !check_pair(&incoming, credentials->username_in, credentials->password_in, weak, error))
 		return false;
 	if (credentials->username_in && !credentials->username)
 		return fail(error,
@@ -239,36 +230,159 @@ static bool check_both(const struct credentials *credentials, GError **error)
 	return true;
 }
 
-/* From the file, where one is named, else a copy of what the environment had. */
-static bool resolve_secret(char **secret, const char *path, const struct direction *direction,
-    const char *from_environment, GError **error)
+/* Is the file one of systemd's? The directory is this service's alone, whatever the file's mode. */
+static bool is_in(const char *path, const char *directory)
 {
-	*secret =
-	    path ? read_secret_file(path, direction->file_key, error) : g_strdup(from_environment);
-	return *secret || !path;
+	g_autofree char *above = g_path_get_dirname(path);
+
+	return directory && strcmp(above, directory) == 0;
+}
+
+/* "lunfs.NAME.password", "lunfs.password" of $CREDENTIALS_DIRECTORY; true with NULL: there is none.
+ */
+static bool read_credential(const struct credentials_request *request,
+    const struct direction *direction, char **secret, GError **error)
+{
+	g_autofree char *own = g_strdup_printf(
+	    "lunfs.%s.%s", request->target ? request->target : "", direction->secret_key);
+	g_autofree char *common = g_strdup_printf("lunfs.%s", direction->secret_key);
+	const char *const names[] = {request->target ? own : common, common};
+
+	for (size_t i = 0; request->directory && i < G_N_ELEMENTS(names); i++) {
+		g_autofree char *path = g_build_filename(request->directory, names[i], NULL);
+
+		if (access(path, F_OK) != 0)
+			continue;
+		*secret = read_secret_file(path, "credential", true, error);
+		return *secret != NULL;
+	}
+	return true;
+}
+
+static char *ask(
+    const struct credentials_request *request, const struct direction *direction, const char *user)
+{
+	g_autofree char *prompt = NULL;
+	char *secret;
+
+	if (!request->ask || !terminal_is_there())
+		return NULL;
+	prompt = g_strdup_printf("%s of %s '%s' for %s: ", direction->prompt, direction->user_key,
+	    user, request->target ? request->target : "the target");
+	secret = terminal_ask(prompt, false);
+	if (secret && request->asked)
+		*request->asked = true;
+	return secret;
+}
+
+static bool is_unusual(const char *secret)
+{
+	return secret &&
+	       (strlen(secret) < SECRET_LENGTH_LEAST || strlen(secret) > SECRET_LENGTH_MOST);
+}
+
+char *credentials_warning(const struct credentials *credentials)
+{
+	bool out = is_unusual(credentials->password);
+
+	if (!out && !is_unusual(credentials->password_in))
+		return NULL;
+	return g_strdup_printf("the CHAP secret of %s '%s' is not 12 to 16 characters long: "
+	                       "Windows and AWS refuse such a secret",
+	    out ? outgoing.user_key : incoming.user_key,
+	    out ? credentials->username : credentials->username_in);
+}
+
+char *credentials_read_file(const char *path, const char *key, GError **error)
+{
+	return read_secret_file(path, key, is_in(path, g_getenv("CREDENTIALS_DIRECTORY")), error);
+}
+
+/* In the order of the header; *secret stays NULL where there is none. */
+static bool find_secret(const struct credentials_request *request,
+    const struct direction *direction, const struct secret_ways *ways, char **secret,
+    GError **error)
+{
+	if (ways->given) {
+		*secret = g_strdup(ways->given);
+		return true;
+	}
+	if (ways->path) {
+		*secret = read_secret_file(
+		    ways->path, direction->file_key, is_in(ways->path, request->directory), error);
+		return *secret != NULL;
+	}
+	if (ways->user && !read_credential(request, direction, secret, error))
+		return false;
+	if (!*secret)
+		*secret = g_strdup(ways->environment);
+	if (!*secret && ways->user)
+		*secret = ask(request, direction, ways->user);
+	return true;
+}
+
+struct credentials *credentials_find(const struct credentials_request *request, GError **error)
+{
+	const struct credentials none = {0};
+	const struct options *options = request->options;
+	const struct credentials *environment = request->environment ? request->environment : &none;
+	const char *user = options->username ? options->username : request->url_user;
+	struct credentials *credentials = g_new0(struct credentials, 1);
+
+	credentials->username = g_strdup(user ? user : environment->username);
+	credentials->username_in =
+	    g_strdup(options->username_in ? options->username_in : environment->username_in);
+	const struct secret_ways out = {credentials->username, options->password,
+	    options->password_file, environment->password};
+	const struct secret_ways in = {credentials->username_in, options->password_in,
+	    options->password_in_file, environment->password_in};
+	if (find_secret(request, &outgoing, &out, &credentials->password, error) &&
+	    find_secret(request, &incoming, &in, &credentials->password_in, error) &&
+	    credentials_check(credentials, options->weak_secrets, error)) {
+		g_autofree char *warning = credentials_warning(credentials);
+
+		if (warning)
+			log_warning("%s%s%s", request->target ? request->target : "",
+			    request->target ? ": " : "", warning);
+		return credentials;
+	}
+	credentials_free(credentials);
+	return NULL;
 }
 
 struct credentials *credentials_resolve(const struct options *options, const char *url_user,
     const struct credentials *environment, GError **error)
 {
-	const struct credentials none = {0};
-	if (!environment)
-		environment = &none;
-	const char *user = options->username;
-	if (!user)
-		user = url_user ? url_user : environment->username;
-	const char *user_in =
-	    options->username_in ? options->username_in : environment->username_in;
+	const struct credentials_request request = {
+	    .options = options,
+	    .url_user = url_user,
+	    .environment = environment,
+	    .directory = g_getenv("CREDENTIALS_DIRECTORY"),
+	};
 
-	struct credentials *credentials = g_new0(struct credentials, 1);
-	credentials->username = g_strdup(user);
-	credentials->username_in = g_strdup(user_in);
-	if (resolve_secret(&credentials->password, options->password_file, &outgoing,
-	        environment->password, error) &&
-	    resolve_secret(&credentials->password_in, options->password_in_file, &incoming,
-	        environment->password_in, error) &&
-	    check_both(credentials, error))
-		return credentials;
-	credentials_free(credentials);
-	return NULL;
+	return credentials_find(&request, error);
+}
+
+struct credentials *credentials_copy(const struct credentials *credentials)
+{
+	struct credentials *copy = credentials ? g_new(struct credentials, 1) : NULL;
+
+	if (copy)
+		*copy = (struct credentials){
+		    .username = g_strdup(credentials->username),
+		    .password = g_strdup(credentials->password),
+		    .username_in = g_strdup(credentials->username_in),
+		    .password_in = g_strdup(credentials->password_in),
+		};
+	return copy;
+}
+
+bool credentials_equal(const struct credentials *a, const struct credentials *b)
+{
+	if (!a || !b)
+		return a == b;
+	return g_strcmp0(a->username, b->username) == 0 &&
+	       g_strcmp0(a->password, b->password) == 0 &&
+	       g_strcmp0(a->username_in, b->username_in) == 0 &&
+	       g_strcmp0(a->password_in, b->password_in) == 0;
 }

@@ -9,11 +9,11 @@
  */
 #include "lunfs/config.h"
 #include "initiator_name.h"
+#include "places.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -233,22 +233,9 @@ char *initiator_name_find(const struct initiator_name_places *places, GError **e
 	return name || reason ? name : find_kept(places, error);
 }
 
-/* The XDG specification: what is not absolute counts as unset. mount(8) and systemd leave HOME
- * unset. */
 char *initiator_name_state_directory(void)
 {
-	const char *state = g_getenv("XDG_STATE_HOME");
-	if (state && g_path_is_absolute(state))
-		return g_strdup(state);
-
-	const char *home = g_getenv("HOME");
-	if (!home || !g_path_is_absolute(home)) {
-		const struct passwd *entry = getpwuid(geteuid());
-		home = entry ? entry->pw_dir : NULL;
-	}
-	if (!home || !g_path_is_absolute(home))
-		return NULL;
-	return g_build_filename(home, ".local", "state", NULL);
+	return place_find("XDG_STATE_HOME", ".local/state");
 }
 
 char *initiator_name_get(const char *given, GError **error)

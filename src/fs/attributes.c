@@ -14,12 +14,19 @@
 
 #define XATTR_PREFIX "user.lunfs."
 
-void attributes_reply(fuse_req_t req, const struct node *node)
+double attributes_timeout(const struct node *node)
+{
+	return node->kind == NODE_TEXT ? 0 : ATTRIBUTE_TIMEOUT;
+}
+
+void attributes_reply(fuse_req_t req, struct node *node)
 {
 	struct stat stat;
 
+	if (node->kind == NODE_TEXT)
+		text_look(node, fuse_req_ctx(req)->pid);
 	tree_stat(node, &stat);
-	fuse_reply_attr(req, &stat, ATTRIBUTE_TIMEOUT);
+	fuse_reply_attr(req, &stat, attributes_timeout(node));
 }
 
 void node_touch(struct node *node)
@@ -30,7 +37,7 @@ void node_touch(struct node *node)
 
 void attributes_get(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 {
-	struct node *node = tree_node(fuse_req_userdata(req), id);
+	struct node *node = node_find(fuse_req_userdata(req), id);
 
 	(void)info;
 	if (node != NULL)
@@ -54,7 +61,7 @@ static void node_set_times(struct node *node, const struct stat *stat, int valid
 void attributes_set(
     fuse_req_t req, fuse_ino_t id, struct stat *stat, int valid, struct fuse_file_info *info)
 {
-	struct node *node = tree_node(fuse_req_userdata(req), id);
+	struct node *node = node_find(fuse_req_userdata(req), id);
 
 	if (node == NULL) {
 		fuse_reply_err(req, ENOENT);
@@ -88,7 +95,7 @@ static void reply_xattr(fuse_req_t req, const char *value, size_t length, size_t
 
 void attributes_getxattr(fuse_req_t req, fuse_ino_t id, const char *name, size_t size)
 {
-	struct node *node = tree_node(fuse_req_userdata(req), id);
+	struct node *node = node_find(fuse_req_userdata(req), id);
 
 	if (node != NULL && node->attributes != NULL && g_str_has_prefix(name, XATTR_PREFIX)) {
 		for (char **attribute = node->attributes; *attribute != NULL; attribute += 2) {
@@ -103,7 +110,7 @@ void attributes_getxattr(fuse_req_t req, fuse_ino_t id, const char *name, size_t
 
 void attributes_listxattr(fuse_req_t req, fuse_ino_t id, size_t size)
 {
-	struct node *node = tree_node(fuse_req_userdata(req), id);
+	struct node *node = node_find(fuse_req_userdata(req), id);
 	g_autoptr(GString) names = g_string_new(NULL);
 
 	if (node != NULL && node->attributes != NULL)
@@ -118,7 +125,7 @@ void attributes_statfs(fuse_req_t req, fuse_ino_t id)
 	struct fs *fs = fuse_req_userdata(req);
 
 	(void)id;
-	fuse_reply_statfs(req,
-	    &(struct statvfs){
-	        .f_bsize = 4096, .f_frsize = 4096, .f_files = fs->nodes->len, .f_namemax = 255});
+	fuse_reply_statfs(
+	    req, &(struct statvfs){
+	             .f_bsize = 4096, .f_frsize = 4096, .f_files = fs->names, .f_namemax = 255});
 }

@@ -232,7 +232,8 @@ static void channel_greet(struct channel *channel)
 	channel->greeted = true;
 	bool answered = length > 0 && greeting_answer(fs->session, &received);
 	free(received.mem);
-	if (answered && !fuse_session_exited(fs->session))
+	fs->greeted = answered && !fuse_session_exited(fs->session);
+	if (fs->greeted)
 		fs->ready(fs->data);
 	else
 		channel_end(channel);

@@ -28,9 +28,9 @@ void content_flushed(struct content *content, uint64_t written)
 	content->doubtful = false;
 }
 
-static const char *content_name(const struct content *content)
+const char *content_name(const struct content *content)
 {
-	return content->nodes->name;
+	return content->nodes->title;
 }
 
 /* Of what was acknowledged some may not be there, or may never be. */
@@ -38,10 +38,31 @@ static void content_lose(struct content *content, const char *what)
 {
 	content->loss++;
 	if (log_limit_passes(&content->log, content_name(content)))
-		log_warning("%s: %s", content_name(content), what);
+		log_warning_of(content_name(content), "%s", what);
 }
 
 /* ---- the flush that nobody waits for ---- */
+
+void content_flush_begins(struct content *content)
+{
+	content->flushes++;
+	content->fs->flushing++;
+}
+
+void content_flush_ended(struct content *content)
+{
+	content->fs->flushing--;
+	if (--content->flushes == 0)
+		removed_sweep_later(content->fs);
+}
+
+static bool content_is_removed(const struct content *content)
+{
+	for (const struct node *node = content->nodes; node != NULL; node = node->sibling)
+		if (!node->removed)
+			return false;
+	return true;
+}
 
 static void content_written_out(struct io *io, int error)
 {
@@ -51,15 +72,16 @@ static void content_written_out(struct io *io, int error)
 	bool again = content->write_out_again;
 
 	io->done = NULL;
-	fs->flushing--;
+	content_flush_ended(content);
 	if (error == 0) {
 		content_flushed(content, content->write_out_written);
 		if (again)
 			content_write_out(content);
-	} else if (!fs->refuses_writes && log_limit_passes(&content->log, content_name(content))) {
+	} else if (!fs->refuses_writes && !content_is_removed(content) &&
+	           log_limit_passes(&content->log, content_name(content))) {
 		/* kept below, and unflushed: the next sync tries again */
-		log_warning("%s: what was written could not be flushed yet: %s",
-		    content_name(content), g_strerror(-error));
+		log_warning_of(content_name(content),
+		    "what was written could not be flushed yet: %s", g_strerror(-error));
 	}
 }
 
@@ -67,7 +89,7 @@ void content_write_out(struct content *content)
 {
 	struct fs *fs = content->fs;
 
-	if (!content_is_unflushed(content) || fs->aborted)
+	if (!content_is_unflushed(content) || content_is_removed(content) || fs->aborted)
 		return;
 	if (content->write_out.done != NULL) {
 		content->write_out_again = true;
@@ -77,7 +99,7 @@ void content_write_out(struct content *content)
 	content->write_out_written = content->written;
 	content->write_out =
 	    (struct io){.op = IO_FLUSH, .done = content_written_out, .cancelled = &fs->aborted};
-	fs->flushing++;
+	content_flush_begins(content);
 	block_submit(content->block, &content->write_out);
 }
 
@@ -105,7 +127,7 @@ static void node_crossing_over(void *data)
 
 void content_changed(struct node *node, uint64_t start, uint64_t end)
 {
-	if (node->content->nodes->sibling == NULL)
+	if (node->content->nodes->sibling == NULL || node->removed)
 		return;
 	node->changed_start = node->changed_end == 0 ? start : MIN(node->changed_start, start);
 	node->changed_end = MAX(node->changed_end, end);
@@ -155,7 +177,11 @@ void file_flush(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 	struct handle *handle = handle_of(info);
 
 	(void)id;
-	if (handle->writable && handle_has_news(handle))
+	if (!handle->writable)
+		fuse_reply_err(req, 0);
+	else if (handle->node->removed)
+		fuse_reply_err(req, EIO);
+	else if (handle_has_news(handle))
 		handle_flush(req, handle);
 	else
 		fuse_reply_err(req, 0);
@@ -167,7 +193,11 @@ void file_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_in
 
 	(void)id;
 	(void)datasync;
-	if (handle->node->content->doubtful || handle_has_news(handle))
+	if (handle->node->kind != NODE_DISK)
+		fuse_reply_err(req, 0);
+	else if (handle->node->removed)
+		fuse_reply_err(req, EIO);
+	else if (handle->node->content->doubtful || handle_has_news(handle))
 		handle_flush(req, handle);
 	else
 		fuse_reply_err(req, 0);
@@ -186,7 +216,7 @@ static void node_resized(struct node *node)
 	uint64_t start = MIN(node->size, size);
 
 	node->size = size;
-	if (node->fs->session == NULL)
+	if (!node->fs->greeted)
 		return;
 	for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
 		if (handle->mark != MARK_NONE)
@@ -197,9 +227,11 @@ static void node_resized(struct node *node)
 
 static void node_event(struct node *node, enum block_event event)
 {
+	if (node->removed)
+		return;
 	if (event == BLOCK_RESIZED)
 		node_resized(node);
-	else if (event == BLOCK_CHANGED && node->fs->session != NULL)
+	else if (event == BLOCK_CHANGED && node->fs->greeted)
 		invalidator_drop(node, 0, END_OF_FILE, NULL, NULL);
 }
 
@@ -236,6 +268,9 @@ void content_attach(struct node *node, struct block *block)
 		block->on_event = content_event;
 		block->on_event_data = content;
 	}
+	node->title = node->parent != NULL && node->parent != node->fs->root
+	                  ? g_strdup_printf("%s/%s", node->parent->name, node->name)
+	                  : g_strdup(node->name);
 	node->block = block;
 	node->content = block->on_event_data;
 	for (end = &node->content->nodes; *end != NULL;)

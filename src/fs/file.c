@@ -52,7 +52,10 @@ void handle_free(struct handle *handle)
 		handle->next->prev = handle->prev;
 	if (!handle->direct)
 		node->cached_handles--;
+	if (handle->text != NULL)
+		g_bytes_unref(handle->text);
 	slab_put(&node->fs->handles_slab, handle);
+	node_unref(node, 1);
 }
 
 static struct handle *handle_new(struct node *node, fuse_req_t req, int flags)
@@ -60,13 +63,14 @@ static struct handle *handle_new(struct node *node, fuse_req_t req, int flags)
 	struct handle *handle = slab_get(&node->fs->handles_slab);
 
 	*handle = (struct handle){
-	    .node = node,
+	    .node = node_ref(node),
 	    .next = node->handles,
 	    .opener = fuse_req_ctx(req)->pid,
 	    .writable = (flags & O_ACCMODE) != O_RDONLY,
-	    .direct = (flags & O_DIRECT) != 0,
+	    .direct = (flags & O_DIRECT) != 0 || node->kind == NODE_TEXT,
 	    .mark = MARK_NONE,
-	    .loss = node->content->told,
+	    .loss = node->content != NULL ? node->content->told : 0,
+	    .text = node->kind == NODE_TEXT ? text_open(node) : NULL,
 	};
 	if (node->handles != NULL)
 		node->handles->prev = handle;
@@ -114,21 +118,35 @@ static void reply_opened(struct request *request)
 	reply_open(request->req, request->handle);
 }
 
+/* An errno. */
+static int node_refuses_open(const struct node *node, int flags)
+{
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+
+	if (node == NULL || node->kind == NODE_LINK)
+		return ENOENT;
+	if (node->kind == NODE_DIRECTORY)
+		return EISDIR;
+	/* With ESTALE the kernel walks the path anew, to what may have the name now. */
+	if (node->removed)
+		return node->id == FUSE_ROOT_ID ? EIO : ESTALE;
+	if (node->kind == NODE_TEXT)
+		return writes ? EACCES : 0;
+	return writes && node->read_only ? EROFS : 0;
+}
+
 void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = tree_node(fs, id);
+	struct node *node = node_find(fs, id);
+	int error = node_refuses_open(node, info->flags);
 
-	if (node == NULL || node->kind != NODE_DISK) {
-		fuse_reply_err(req, node == NULL ? ENOENT : EISDIR);
-		return;
-	}
-	if (node->read_only && (info->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EROFS);
+	if (error != 0) {
+		fuse_reply_err(req, error);
 		return;
 	}
 	struct handle *handle = handle_new(node, req, info->flags);
-	if (!handle->direct || node->cached_end == 0 || node->cached_handles > 0) {
+	if (!handle->direct || node->cached_end == 0 || node->cached_handles > 0 || fs->aborted) {
 		reply_open(req, handle);
 		return;
 	}
@@ -144,15 +162,14 @@ void file_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 void file_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *info)
 {
 	struct handle *handle = handle_of(info);
-	struct content *content = handle->node->content;
-	bool writable = handle->writable;
+	struct node *node = handle->node;
 
 	(void)id;
-	handle_free(handle);
 	fuse_reply_err(req, 0);
 	/* Not every close flushes: that of a loop device does not. */
-	if (writable)
-		content_write_out(content);
+	if (handle->writable && !node->removed)
+		content_write_out(node->content);
+	handle_free(handle);
 }
 
 /* ---- read ---- */
@@ -175,9 +192,19 @@ void file_read(
     fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *info)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = tree_node(fs, id);
+	struct handle *handle = handle_of(info);
+	struct node *node = handle->node;
 	uint64_t start = (uint64_t)offset;
 
+	(void)id;
+	if (node->kind == NODE_TEXT) {
+		text_reply(req, handle, size, offset);
+		return;
+	}
+	if (node->removed) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (start >= node->block->size || size == 0) {
 		fuse_reply_buf(req, NULL, 0);
 		return;
@@ -186,7 +213,7 @@ void file_read(
 		fuse_reply_err(req, EIO);
 		return;
 	}
-	struct request *request = request_new(fs, req, node, handle_of(info), reply_read);
+	struct request *request = request_new(fs, req, node, handle, reply_read);
 	request->io.op = IO_READ;
 	request->io.offset = start;
 	request->io.length = MIN(MIN(size, TRANSFER_MAX), node->block->size - start);
@@ -259,11 +286,16 @@ void file_write(fuse_req_t req, fuse_ino_t id, const char *data, size_t size, of
     struct fuse_file_info *info)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = tree_node(fs, id);
 	struct handle *handle = handle_of(info);
+	struct node *node = handle->node;
 	uint64_t start = (uint64_t)offset;
 
+	(void)id;
 	(void)data; /* it is not there: see channel.c */
+	if (node->removed) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (node->read_only || start >= node->block->size) {
 		fuse_reply_err(req, node->read_only ? EROFS : ENOSPC);
 		return;
@@ -351,13 +383,20 @@ static void file_set_mark(fuse_req_t req, struct handle *handle, uint64_t mark)
 	request_drop_and_reply(request);
 }
 
+static int node_refuses_truncate(const struct node *node)
+{
+	if (node->kind != NODE_DISK)
+		return node->kind == NODE_DIRECTORY ? EISDIR : EACCES;
+	return node->removed ? EIO : EROFS;
+}
+
 void file_truncate(fuse_req_t req, struct node *node, uint64_t size, struct fuse_file_info *info)
 {
 	struct handle *handle =
 	    info != NULL ? handle_of(info) : handle_just_opened(node, fuse_req_ctx(req)->pid);
 
-	if (node->kind != NODE_DISK || node->read_only) {
-		fuse_reply_err(req, node->read_only ? EROFS : EISDIR);
+	if (node->kind != NODE_DISK || node->removed || node->read_only) {
+		fuse_reply_err(req, node_refuses_truncate(node));
 	} else if (size > node->block->size) {
 		fuse_reply_err(req, ENOSPC);
 	} else if (info == NULL && (handle == NULL || size != 0)) {
@@ -389,12 +428,17 @@ void file_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t
     struct fuse_file_info *info)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = tree_node(fs, id);
 	struct handle *handle = handle_of(info);
+	struct node *node = handle->node;
 	uint64_t start = (uint64_t)offset, end = start + (uint64_t)length;
 	bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
 	bool zero = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0;
 
+	(void)id;
+	if (node->removed) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (node->read_only ||
 	    (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
 		fuse_reply_err(req, node->read_only ? EROFS : EOPNOTSUPP);

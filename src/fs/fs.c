@@ -26,7 +26,8 @@ struct fs *fs_new(struct loop *loop, struct pool *pool, struct frames *frames,
 	    .ready = ready,
 	    .ended = ended,
 	    .data = data,
-	    .nodes = g_ptr_array_new(),
+	    .nodes = g_hash_table_new(NULL, NULL),
+	    .leaving = g_ptr_array_new(),
 	    .page_size = (uint64_t)sysconf(_SC_PAGESIZE),
 	    .requests_slab.size = sizeof(struct request),
 	    .handles_slab.size = sizeof(struct handle),
@@ -137,14 +138,6 @@ struct flush_one {
 	struct flush_all *all;
 };
 
-/* The content of node i, where that is the first of its files. */
-static struct content *fs_content(const struct fs *fs, unsigned i)
-{
-	const struct node *node = g_ptr_array_index(fs->nodes, i);
-
-	return node->content != NULL && node->content->nodes == node ? node->content : NULL;
-}
-
 static void flush_all_done(struct flush_all *all)
 {
 	all->done(all->error, all->data);
@@ -167,38 +160,48 @@ static void flush_one_done(struct io *io, int error)
 	else if (all->error == 0)
 		all->error = error;
 	all->left--;
-	all->fs->flushing--;
+	content_flush_ended(one->content);
 	if (all->progress != NULL)
-		all->progress(one->content->nodes->name, error, all->left, all->data);
+		all->progress(content_name(one->content), error, all->left, all->data);
 	g_free(one);
 	if (all->left == 0)
 		flush_all_done(all);
 }
 
-void fs_flush_all(struct fs *fs,
+static void flush_one(struct flush_all *all, struct content *content)
+{
+	struct flush_one *one = g_new0(struct flush_one, 1);
+
+	*one = (struct flush_one){.io = {.op = IO_FLUSH, .done = flush_one_done},
+	    .content = content,
+	    .written = content->written,
+	    .all = all};
+	all->left++;
+	content_flush_begins(content);
+	block_submit(content->block, &one->io);
+}
+
+void fs_flush(struct fs *fs, struct node *top,
     void (*progress)(const char *name, int error, unsigned left, void *data),
     void (*done)(int error, void *data), void *data)
 {
 	struct flush_all *all = g_new0(struct flush_all, 1);
+	unsigned visit = ++fs->visits;
 
 	*all = (struct flush_all){.fs = fs,
 	    .progress = progress,
 	    .done = done,
 	    .data = data,
 	    .nothing_to_do.run = flush_all_nothing};
-	for (unsigned i = 0; i < fs->nodes->len; i++) {
-		struct content *content = fs_content(fs, i);
+	if (top == NULL)
+		top = fs->root;
+	for (struct node *node = top; node != NULL; node = node_next(top, node)) {
+		struct content *content = node->removed ? NULL : node->content;
 
-		if (content == NULL || !content_is_unflushed(content))
+		if (content == NULL || content->visit == visit || !content_is_unflushed(content))
 			continue;
-		struct flush_one *one = g_new0(struct flush_one, 1);
-		*one = (struct flush_one){.io = {.op = IO_FLUSH, .done = flush_one_done},
-		    .content = content,
-		    .written = content->written,
-		    .all = all};
-		all->left++;
-		fs->flushing++;
-		block_submit(content->block, &one->io);
+		content->visit = visit; /* its other files are done with it */
+		flush_one(all, content);
 	}
 	if (all->left == 0)
 		loop_defer(fs->loop, &all->nothing_to_do);
@@ -211,12 +214,9 @@ void fs_refuse_writes(struct fs *fs)
 
 bool fs_is_unflushed(const struct fs *fs)
 {
-	for (unsigned i = 0; i < fs->nodes->len; i++) {
-		const struct content *content = fs_content(fs, i);
-
-		if (content != NULL && content_is_unflushed(content))
+	for (const struct node *node = fs->root; node != NULL; node = node_next(fs->root, node))
+		if (!node->removed && node->content != NULL && content_is_unflushed(node->content))
 			return true;
-	}
 	return false;
 }
 
@@ -243,22 +243,33 @@ unsigned fs_outstanding(const struct fs *fs)
 	return fs->outstanding + fs->flushing;
 }
 
+/* Of all nodes, also those that were removed. */
+static void fs_stop_crossings(struct fs *fs)
+{
+	GHashTableIter iter;
+	gpointer node;
+
+	g_hash_table_iter_init(&iter, fs->nodes);
+	while (g_hash_table_iter_next(&iter, NULL, &node))
+		loop_remove(&((struct node *)node)->crossing);
+}
+
 void fs_free(struct fs *fs)
 {
 	if (fs == NULL)
 		return;
 	/* What comes while the last pages are dropped needs no target any more. */
 	fs_abort(fs);
-	for (unsigned i = 0; i < fs->nodes->len; i++)
-		loop_remove(&((struct node *)g_ptr_array_index(fs->nodes, i))->crossing);
-	for (unsigned i = 0; i < fs->nodes->len; i++)
-		invalidator_free(((struct node *)g_ptr_array_index(fs->nodes, i))->invalidator);
+	removals_free(fs);
+	fs_stop_crossings(fs);
+	invalidators_await(fs);
 	channel_free(fs->channel);
 	if (fs->session != NULL) {
 		fuse_session_unmount(fs->session);
 		fuse_session_destroy(fs->session);
 	}
-	tree_free(fs);
+	nodes_free(fs);
+	invalidator_free(fs->invalidator);
 	slab_clear(&fs->requests_slab);
 	slab_clear(&fs->handles_slab);
 	g_free(fs);

@@ -25,7 +25,7 @@ struct request_queue {
 	struct request *first, *last;
 };
 
-enum node_kind { NODE_DIRECTORY, NODE_DISK };
+enum node_kind { NODE_DIRECTORY, NODE_DISK, NODE_LINK, NODE_TEXT };
 
 /*
  * The bytes that a disk's file shows. Several files may show the same, when a LUN is there by two
@@ -34,7 +34,12 @@ enum node_kind { NODE_DIRECTORY, NODE_DISK };
 struct content {
 	struct fs *fs;
 	struct block *block;
-	struct node *nodes; /* the files, in the order they were made; linked by sibling */
+	/* The files, in the order they were made; linked by sibling. Those that were removed are
+	 * among them until their requests have ended (remove.c). */
+	struct node *nodes;
+	unsigned
+	    flushes;    /* FLUSHes under way that are no request's: the last file waits for them */
+	unsigned visit; /* fs->visits when it was last counted */
 	/* Writes completed, and how many of those a successful FLUSH covers. */
 	uint64_t written, flushed;
 	unsigned writes_in_flight;
@@ -59,27 +64,51 @@ struct content {
 };
 
 /*
- * A file or directory. Nodes are made before the mount and die with it; a node's id is its place in
- * fs->nodes plus one, and so the root's is FUSE_ROOT_ID.
+ * A file or directory. A node's id is never used again: the root's is FUSE_ROOT_ID, and one that
+ * was made later has a larger one.
+ *
+ *   in the tree ──fs_remove()──► removed, its requests are ending ──► a tombstone ──► freed
+ *
+ * It is held by the tree, by each time that the kernel looked it up and did not forget it, by
+ * handles, requests, jobs of the invalidators, and while it is among those that are leaving. What
+ * is removed has no parent, and no name that is found; it may still be asked for by its id.
  */
 struct node {
 	struct fs *fs;
-	struct node *parent;
+	struct node *parent; /* NULL: the root, or removed */
 	fuse_ino_t id;
-	uint64_t ino; /* what stat shows: from the identity, the same at each mount */
+	uint64_t references;
+	uint64_t lookups; /* as many of these are the kernel's */
+	uint64_t ino;     /* what stat shows: from the identity, the same at each mount */
 	enum node_kind kind;
+	bool removed;
 	char *name;
+	char *title; /* a disk's, in messages: "nas/lun0.img", or its name alone in the root */
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
 	struct timespec atime, mtime, ctime;
-	GPtrArray *children; /* of a directory */
+	struct fs_owner owner; /* whose what comes into it is */
+
+	/* a directory's: by age, and so by id; by name */
+	GPtrArray *children;
+	GHashTable *names;
+
+	char *target; /* of a link */
+
+	/* a text's: who makes it, what it was of late */
+	char *(*make)(void *data);
+	void *make_data;
+	GBytes *text;
+	int64_t text_ms;
 
 	/* a disk's */
-	struct content *content;
+	struct content *content;         /* NULL when it was removed and has left */
+	struct removal *removal;         /* that waits for it to leave */
 	struct node *sibling;            /* the next file of the same content */
 	struct block *block;             /* content->block */
-	uint64_t size;                   /* as the kernel may know it: block->size before RESIZED */
+	uint64_t size;                   /* as the kernel may know it: block->size before RESIZED;
+	                                    of a removed one the last, of a text's its length */
 	struct invalidator *invalidator; /* its own: pages of a dead LUN hold up no other's */
 	bool read_only;
 	char **attributes;      /* name, value, ..., NULL */
@@ -90,6 +119,7 @@ struct node {
 	 */
 	uint64_t cached_start, cached_end, cache_fills;
 	unsigned cached_handles;
+	unsigned requests; /* those that may need the content */
 	/* Where it has siblings: what was changed through it of late, and when they last had its
 	 * pages dropped (content.c). */
 	uint64_t changed_start, changed_end;
@@ -106,6 +136,7 @@ struct handle {
 	bool writable, direct;
 	uint64_t mark; /* where the file ends for whoever truncated it (DESIGN, semantics 6) */
 	unsigned loss; /* content->loss as last told */
+	GBytes *text;  /* of a text's: what it was when it was opened */
 };
 
 /* A request of the kernel that waits for the target. */
@@ -154,7 +185,17 @@ struct fs {
 
 	struct fuse_session *session;
 	struct channel *channel;
-	GPtrArray *nodes;
+	GHashTable *nodes;               /* all, by id */
+	struct node *root;               /* NULL: none yet */
+	fuse_ino_t last_id;              /* of the latest node */
+	unsigned names;                  /* nodes that are not removed */
+	unsigned visits;                 /* of contents, one by one */
+	bool greeted;                    /* the kernel listens to what it is told */
+	struct invalidator *invalidator; /* of names, and of directories */
+	unsigned jobs;                   /* of all invalidators, not done */
+	GPtrArray *leaving;              /* disks that were removed and may need their blocks */
+	struct removal *removals;        /* all that released() was not called for */
+	struct loop_work sweep;          /* over both */
 	struct slab requests_slab, handles_slab;
 	struct request *requests;       /* all that are not answered, or whose I/O is not done */
 	struct request *cursor;         /* fs_cancel_all()'s, which request_free() moves on */
@@ -164,20 +205,47 @@ struct fs {
 	uint64_t page_size;             /* the kernel's */
 };
 
+/* ---- node.c ---- */
+/* Also one that was removed, while the kernel knows it; NULL: there is none. */
+struct node *node_find(const struct fs *fs, fuse_ino_t id);
+/* The next one of top and what is in it, after node: a directory comes before what is in it. */
+struct node *node_next(const struct node *top, const struct node *node);
+/* The place of the first of a directory's children whose id is not smaller. */
+unsigned node_child_from(const struct node *directory, fuse_ino_t id);
+struct node *node_ref(struct node *node);
+/* The last one frees it. */
+void node_unref(struct node *node, uint64_t references);
+/* What is in the directory is no longer what it was. */
+void node_entries_changed(struct node *directory);
+void nodes_free(struct fs *fs);
+
+/* ---- remove.c ---- */
+/* One thing less needs the block of a removed node, or of its content. */
+void removed_sweep_later(struct fs *fs);
+/* Forgets who waits to be told that blocks are released. */
+void removals_free(struct fs *fs);
+
 /* ---- tree.c ---- */
-struct node *tree_node(struct fs *fs, fuse_ino_t id);
 void tree_stat(const struct node *node, struct stat *stat);
-void tree_free(struct fs *fs);
 extern const struct fuse_lowlevel_ops tree_ops;
 
+/* ---- text.c ---- */
+/* The length is that of a text of late, or of what the asking thread has open. */
+void text_look(struct node *node, pid_t thread);
+/* What is to be read by who opens it now; the caller's. */
+GBytes *text_open(struct node *node);
+void text_reply(fuse_req_t req, const struct handle *handle, size_t size, off_t offset);
+
 /* ---- attributes.c ---- */
+/* Seconds for which the kernel may believe what stat shows. */
+double attributes_timeout(const struct node *node);
 void attributes_get(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info);
 void attributes_set(
     fuse_req_t req, fuse_ino_t ino, struct stat *stat, int valid, struct fuse_file_info *info);
 void attributes_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void attributes_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void attributes_statfs(fuse_req_t req, fuse_ino_t ino);
-void attributes_reply(fuse_req_t req, const struct node *node);
+void attributes_reply(fuse_req_t req, struct node *node);
 void node_touch(struct node *node);
 
 /* ---- file.c ---- */
@@ -204,6 +272,10 @@ void content_attach(struct node *node, struct block *block);
 void content_detach(struct node *node);
 /* Are there writes that no successful FLUSH covers, or may soon be? */
 bool content_is_unflushed(const struct content *content);
+/* A FLUSH of no request is submitted, and has ended: until then the content stays. */
+void content_flush_begins(struct content *content);
+void content_flush_ended(struct content *content);
+const char *content_name(const struct content *content);
 /* So many were written when a FLUSH was sent, and it has succeeded. */
 void content_flushed(struct content *content, uint64_t written);
 /* Sends a FLUSH that nobody waits for, where there is something to flush. */
@@ -251,6 +323,14 @@ void channel_take(struct channel *channel, size_t length, struct iovec *iov);
  */
 void invalidator_drop(
     struct node *node, uint64_t start, uint64_t end, void (*done)(void *data), void *data);
-/* Waits for what is under way, with the loop going on: it may need answers. No request may be
+/* Has the kernel forget what it knows of a directory but its names. */
+void invalidator_tell_changed(const struct node *directory);
+/* Tells the kernel that the node is not in its parent any more. */
+void invalidator_tell_gone(const struct node *node);
+/* Waits for all that is under way, with the loop going on: it may need answers. No request may be
  * unanswered: the kernel may hold pages for it (SAFETY.md 25). */
+void invalidators_await(struct fs *fs);
+/* A removed node's thread is not needed any more, unless it is at work. */
+void invalidator_end_if_idle(struct node *node);
+/* Nothing of it is under way. */
 void invalidator_free(struct invalidator *invalidator);

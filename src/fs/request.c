@@ -163,7 +163,8 @@ struct request *request_new(struct fs *fs, fuse_req_t req, struct node *node, st
 
 	request->fs = fs;
 	request->req = req;
-	request->node = node;
+	request->node = node_ref(node);
+	node->requests++;
 	request->handle = handle;
 	request->reply = reply;
 	request->iov = request->own_iov;
@@ -200,8 +201,11 @@ void request_free(struct request *request)
 	request_release_data(request);
 	slab_put(&fs->requests_slab, request);
 	fs->outstanding--;
-	if (node->parked.first != NULL)
+	if (node->parked.first != NULL && !node->removed)
 		request_wake_parked(node);
+	if (--node->requests == 0 && node->removed)
+		removed_sweep_later(fs);
+	node_unref(node, 1);
 }
 
 /*

@@ -1,8 +1,7 @@
 /*
  * tree.c - directories and names: what stands where.
  *
- * The tree is made before the mount and does not change under it, so the kernel may keep what it
- * learned.
+ * The kernel keeps what it learned, and is told by the invalidator when that is no longer so.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,12 +9,24 @@
 
 #include "internal.h"
 
-/* Seconds for which the kernel may believe names; nothing here changes by itself. */
+/* Seconds for which the kernel may believe that a name is there, but for what it is told. */
 #define ENTRY_TIMEOUT 3600.0
 
-struct node *tree_node(struct fs *fs, fuse_ino_t id)
+static unsigned directory_links(const struct node *directory)
 {
-	return id >= 1 && id <= fs->nodes->len ? g_ptr_array_index(fs->nodes, id - 1) : NULL;
+	unsigned links = 2;
+
+	for (unsigned i = 0; i < directory->children->len; i++)
+		links += ((struct node *)g_ptr_array_index(directory->children, i))->kind ==
+		         NODE_DIRECTORY;
+	return links;
+}
+
+static uint64_t node_size(const struct node *node)
+{
+	if (node->kind == NODE_LINK)
+		return strlen(node->target);
+	return node->block != NULL ? node->block->size : node->size;
 }
 
 void tree_stat(const struct node *node, struct stat *stat)
@@ -23,7 +34,7 @@ void tree_stat(const struct node *node, struct stat *stat)
 	*stat = (struct stat){
 	    .st_ino = node->ino,
 	    .st_mode = node->mode,
-	    .st_nlink = 1,
+	    .st_nlink = !node->removed,
 	    .st_uid = node->uid,
 	    .st_gid = node->gid,
 	    .st_blksize = TRANSFER_MAX,
@@ -32,170 +43,158 @@ void tree_stat(const struct node *node, struct stat *stat)
 	    .st_ctim = node->ctime,
 	};
 	if (node->kind == NODE_DIRECTORY) {
-		stat->st_nlink = 2;
+		stat->st_nlink = node->removed ? 0 : directory_links(node);
 		return;
 	}
-	stat->st_size = (off_t)node->block->size;
-	stat->st_blocks = (blkcnt_t)(node->block->size / 512);
+	uint64_t size = node_size(node);
+	stat->st_size = (off_t)size;
+	stat->st_blocks = (blkcnt_t)(size / 512 + (node->kind == NODE_TEXT && size % 512 != 0));
 }
 
-/* ---- making nodes ---- */
+/* ---- names ---- */
 
-/* FNV-1a, 64 bits: the same number for the same identity, everywhere. */
-static uint64_t hash_identity(const char *identity)
+/* For the call only; of what is gone only its id may be known. NULL: answered. */
+static struct node *directory_of(fuse_req_t req, fuse_ino_t id)
 {
-	uint64_t hash = 0xcbf29ce484222325;
+	struct node *node = node_find(fuse_req_userdata(req), id);
 
-	for (const char *c = identity; *c != '\0'; c++)
-		hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
-	/* Some programs keep inode numbers in 63 bits, and 0 and 1 have meanings. */
-	return (hash >> 1) | 2;
+	if (node != NULL && node->kind == NODE_DIRECTORY)
+		return node;
+	fuse_reply_err(req, node == NULL ? ENOENT : ENOTDIR);
+	return NULL;
 }
 
-static struct node *node_new(struct fs *fs, struct node *parent, enum node_kind kind,
-    const char *name, const char *identity, mode_t mode)
-{
-	struct node *node = g_new0(struct node, 1);
-
-	*node = (struct node){
-	    .fs = fs,
-	    .parent = parent,
-	    .id = fs->nodes->len + 1,
-	    .ino = hash_identity(identity),
-	    .kind = kind,
-	    .name = g_strdup(name),
-	    .mode = mode,
-	    .uid = fs->options.uid,
-	    .gid = fs->options.gid,
-	    .children = kind == NODE_DIRECTORY ? g_ptr_array_new() : NULL,
-	};
-	clock_gettime(CLOCK_REALTIME, &node->mtime);
-	node->atime = node->ctime = node->mtime;
-	g_ptr_array_add(fs->nodes, node);
-	if (parent != NULL)
-		g_ptr_array_add(parent->children, node);
-	return node;
-}
-
-struct node *fs_root(struct fs *fs)
-{
-	if (fs->nodes->len == 0)
-		node_new(
-		    fs, NULL, NODE_DIRECTORY, "", "root", S_IFDIR | (0555 & ~fs->options.umask));
-	return tree_node(fs, FUSE_ROOT_ID);
-}
-
-struct node *fs_add_directory(
-    struct fs *fs, struct node *parent, const char *name, const char *identity)
-{
-	return node_new(
-	    fs, parent, NODE_DIRECTORY, name, identity, S_IFDIR | (0555 & ~fs->options.umask));
-}
-
-struct node *fs_add_disk(struct fs *fs, struct node *parent, const char *name, const char *identity,
-    struct block *block, bool read_only, const char *const *attributes)
-{
-	mode_t mode = S_IFREG | ((read_only ? 0444 : 0666) & ~fs->options.umask);
-	struct node *node =
-	    node_new(fs, fs->options.root_is_file ? NULL : parent, NODE_DISK, name, identity, mode);
-
-	content_attach(node, block);
-	node->size = block->size;
-	node->read_only = read_only;
-	node->attributes = g_strdupv((char **)attributes);
-	return node;
-}
-
-static void node_free(gpointer data)
-{
-	struct node *node = data;
-
-	if (node->content != NULL)
-		content_detach(node);
-	if (node->children != NULL)
-		g_ptr_array_unref(node->children);
-	g_strfreev(node->attributes);
-	g_free(node->name);
-	g_free(node);
-}
-
-void tree_free(struct fs *fs)
-{
-	g_ptr_array_set_free_func(fs->nodes, node_free);
-	g_ptr_array_unref(fs->nodes);
-}
-
-/* ---- operations ---- */
-
+/*
+ * The kernel remembers a name that is there until it is told, but none that is not: those are asked
+ * for rarely, and what was just made is seen by whoever looks, without the kernel having been told.
+ */
 static void tree_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct node *directory = tree_node(fuse_req_userdata(req), parent);
+	struct node *directory = directory_of(req, parent);
 
-	if (directory == NULL || directory->kind != NODE_DIRECTORY) {
-		fuse_reply_err(req, ENOTDIR);
+	if (directory == NULL)
+		return;
+	/* With ESTALE it walks the path anew, asking for each name. */
+	struct node *node = g_hash_table_lookup(directory->names, name);
+	if (node == NULL) {
+		fuse_reply_err(req, directory->removed ? ESTALE : ENOENT);
 		return;
 	}
-	for (unsigned i = 0; i < directory->children->len; i++) {
-		struct node *node = g_ptr_array_index(directory->children, i);
-
-		if (strcmp(node->name, name) == 0) {
-			struct fuse_entry_param entry = {.ino = node->id,
-			    .attr_timeout = ENTRY_TIMEOUT,
-			    .entry_timeout = ENTRY_TIMEOUT};
-
-			tree_stat(node, &entry.attr);
-			fuse_reply_entry(req, &entry);
-			return;
-		}
+	struct fuse_entry_param entry = {.ino = node->id,
+	    .attr_timeout = attributes_timeout(node),
+	    .entry_timeout = ENTRY_TIMEOUT};
+	tree_stat(node, &entry.attr);
+	node_ref(node)->lookups++;
+	/* Who was killed meanwhile does not know it. */
+	if (fuse_reply_entry(req, &entry) == -ENOENT) {
+		node->lookups--;
+		node_unref(node, 1);
 	}
-	/* No name that is not there appears by itself: the kernel may remember that too. */
-	fuse_reply_entry(req, &(struct fuse_entry_param){.entry_timeout = ENTRY_TIMEOUT});
 }
 
-/* Entry number i of a directory: ".", "..", the children. */
-static const struct node *directory_entry(const struct node *directory, size_t i, const char **name)
+static void node_forget(struct node *node, uint64_t lookups)
 {
-	if (i == 0) {
-		*name = ".";
-		return directory;
+	lookups = MIN(lookups, node->lookups);
+	node->lookups -= lookups;
+	node_unref(node, lookups);
+}
+
+static void tree_forget(fuse_req_t req, fuse_ino_t id, uint64_t lookups)
+{
+	struct node *node = node_find(fuse_req_userdata(req), id);
+
+	if (node != NULL)
+		node_forget(node, lookups);
+	fuse_reply_none(req);
+}
+
+static void tree_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct node *node = node_find(fuse_req_userdata(req), forgets[i].ino);
+
+		if (node != NULL)
+			node_forget(node, forgets[i].nlookup);
 	}
-	if (i == 1) {
-		*name = "..";
-		return directory->parent != NULL ? directory->parent : directory;
+	fuse_reply_none(req);
+}
+
+static void tree_readlink(fuse_req_t req, fuse_ino_t id)
+{
+	const struct node *node = node_find(fuse_req_userdata(req), id);
+
+	if (node != NULL && node->kind == NODE_LINK)
+		fuse_reply_readlink(req, node->target);
+	else
+		fuse_reply_err(req, EINVAL);
+}
+
+/* ---- what is in a directory ---- */
+
+/*
+ * An entry's offset stands for all that came before it and for itself: children come by their ids,
+ * which only grow, so who goes on after one neither misses nor repeats what stays.
+ */
+enum {
+	OFFSET_DOT = 1,
+	OFFSET_DOT_DOT,
+	OFFSET_CHILD = 1
+}; /* of a child: so much more than its id */
+
+struct entry {
+	const struct node *node;
+	const char *name;
+	off_t offset;
+};
+
+/* The first one after offset. */
+static bool directory_entry(const struct node *directory, off_t offset, struct entry *entry)
+{
+	if (directory->removed)
+		return false;
+	if (offset < OFFSET_DOT) {
+		*entry = (struct entry){directory, ".", OFFSET_DOT};
+		return true;
 	}
-	if (i - 2 >= directory->children->len)
-		return NULL;
-	const struct node *node = g_ptr_array_index(directory->children, i - 2);
-	*name = node->name;
-	return node;
+	if (offset < OFFSET_DOT_DOT) {
+		*entry = (struct entry){directory->parent != NULL ? directory->parent : directory,
+		    "..", OFFSET_DOT_DOT};
+		return true;
+	}
+	unsigned i = node_child_from(directory, (fuse_ino_t)offset - OFFSET_CHILD + 1);
+	if (i == directory->children->len)
+		return false;
+	const struct node *node = g_ptr_array_index(directory->children, i);
+	*entry = (struct entry){node, node->name, (off_t)node->id + OFFSET_CHILD};
+	return true;
 }
 
 static void tree_readdir(
     fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *info)
 {
-	struct node *directory = tree_node(fuse_req_userdata(req), id);
-	const struct node *node;
-	const char *name;
+	const struct node *directory = directory_of(req, id);
+	struct entry entry;
 	size_t used = 0;
 
 	(void)info;
-	if (directory == NULL || directory->kind != NODE_DIRECTORY) {
-		fuse_reply_err(req, ENOTDIR);
+	if (directory == NULL)
 		return;
-	}
 	char *buffer = g_malloc(size);
-	for (off_t i = offset; (node = directory_entry(directory, (size_t)i, &name)) != NULL; i++) {
-		struct stat stat = {.st_ino = node->ino, .st_mode = node->mode};
-		size_t length =
-		    fuse_add_direntry(req, buffer + used, size - used, name, &stat, i + 1);
+	while (directory_entry(directory, offset, &entry)) {
+		struct stat stat = {.st_ino = entry.node->ino, .st_mode = entry.node->mode};
+		size_t length = fuse_add_direntry(
+		    req, buffer + used, size - used, entry.name, &stat, entry.offset);
 
 		if (length > size - used)
 			break;
 		used += length;
+		offset = entry.offset;
 	}
 	fuse_reply_buf(req, buffer, used);
 	g_free(buffer);
 }
+
+/* ---- what is refused ---- */
 
 /* What makes or removes names: the target's LUNs are the names there are. */
 static void tree_refuse_mknod(
@@ -269,6 +268,9 @@ static void tree_init(void *data, struct fuse_conn_info *connection)
 const struct fuse_lowlevel_ops tree_ops = {
     .init = tree_init,
     .lookup = tree_lookup,
+    .forget = tree_forget,
+    .forget_multi = tree_forget_multi,
+    .readlink = tree_readlink,
     .readdir = tree_readdir,
     .mknod = tree_refuse_mknod,
     .mkdir = tree_refuse_mkdir,

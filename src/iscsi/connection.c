@@ -63,6 +63,7 @@ struct connection {
 	bool refused, tell_when_drained, told_blind;
 	unsigned unsent; /* pieces that libiscsi may send by a call each */
 	char *error, *redirect;
+	char **keys;
 };
 
 static void connection_service(struct connection *connection, int revents);
@@ -254,6 +255,7 @@ static void connection_logged_in(
 	connection->login_status = relay_login_status(connection->relay);
 	connection->portal_group = relay_portal_group(connection->relay);
 	if (status == SCSI_STATUS_GOOD) {
+		connection->keys = relay_keys(connection->relay);
 		relay_free(g_steal_pointer(&connection->relay));
 		guard_begin(connection->guard, connection->login->header_digest);
 		loop_remove(&connection->timer);
@@ -515,6 +517,7 @@ void connection_free(struct connection *connection)
 	iscsi_destroy_context(connection->context);
 	guard_free(connection->guard);
 	g_free(connection->address);
+	g_strfreev(connection->keys);
 	g_free(connection->error);
 	g_free(connection->redirect);
 	g_free(connection);
@@ -529,6 +532,16 @@ void connection_hand_over(struct connection *connection, connection_fn fn, void 
 int connection_portal_group(const struct connection *connection)
 {
 	return connection->portal_group;
+}
+
+char **connection_keys(const struct connection *connection)
+{
+	return connection->keys;
+}
+
+bool connection_wants_secret(const struct connection *connection)
+{
+	return connection->login_status == LOGIN_AUTHENTICATION_FAILED;
 }
 
 const char *connection_address(const struct connection *connection)

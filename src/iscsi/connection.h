@@ -58,6 +58,11 @@ void connection_drop(struct connection *connection, const char *reason);
 /* The tag of the portal group that it leads to; -1 where the target did not tell (RFC 7143,
  * 13.9). */
 int connection_portal_group(const struct connection *connection);
+/* What was agreed on, see keys_outcome(); NULL where it is not logged in. Its owner is the
+ * connection. */
+char **connection_keys(const struct connection *connection);
+/* Did the target say no to who we are: to the secret, or for want of one (0201h)? */
+bool connection_wants_secret(const struct connection *connection);
 const char *connection_address(const struct connection *connection);
 /* One sentence that says what went wrong and what to do. */
 const char *connection_error(const struct connection *connection);

@@ -31,6 +31,7 @@ struct dial {
 	int64_t deadline_ms;
 	GSource *timer; /* over the resolution; a connection has its own */
 	char *error;
+	bool wants_secret;
 };
 
 static void dial_resolve(struct dial *dial);
@@ -72,8 +73,10 @@ static void dial_finish(struct dial *dial, struct connection *connection, bool r
 {
 	if (connection == NULL && dial->error == NULL)
 		dial->error = g_strdup_printf("%s was not reached in time", dial->portal.host);
-	struct dial_result result = {
-	    .connection = connection, .error = dial->error, .refused = refused};
+	struct dial_result result = {.connection = connection,
+	    .error = dial->error,
+	    .refused = refused,
+	    .wants_secret = connection == NULL && dial->wants_secret};
 
 	dial->request.done(&result, dial->request.data);
 }
@@ -84,7 +87,7 @@ static void dial_follow(struct dial *dial, const char *address)
 
 	const char *target = dial->request.login->target;
 
-	log_debug("%s: redirected to %s", target != NULL ? target : dial->portal.host, address);
+	log_debug_of(target, "%s redirects to %s", dial->portal.host, address);
 	if (++dial->redirects > REDIRECT_LIMIT || !portal_parse(address, &portal, NULL)) {
 		g_free(dial->error);
 		dial->error = g_strdup_printf(
@@ -114,6 +117,7 @@ static void dial_connection_event(
 	}
 	g_autofree char *redirect = g_strdup(connection_redirect(connection));
 	bool refused = connection_was_refused(connection);
+	dial->wants_secret = connection_wants_secret(connection);
 	g_free(dial->error);
 	dial->error = g_strdup(connection_error(connection));
 	connection_free(g_steal_pointer(&dial->connection));

@@ -14,6 +14,7 @@ struct dial_result {
 	    connection; /* the receiver's from here on, see connection_hand_over(); or NULL, and: */
 	const char *error; /* one sentence; valid until done() returns */
 	bool refused;      /* the target said no: trying again will not help */
+	bool wants_secret; /* the last that was reached said no to who we are */
 };
 
 enum dial_stage { DIAL_RESOLVING, DIAL_CONNECTING, DIAL_LOGGING_IN };

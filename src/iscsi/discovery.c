@@ -25,7 +25,7 @@ struct discovery {
 	char *error;
 };
 
-static void discovered_portal_free(gpointer data)
+void discovered_portal_free(gpointer data)
 {
 	struct discovered_portal *portal = data;
 
@@ -68,7 +68,33 @@ static void add_portal(GPtrArray *portals, const struct portal *portal, uint16_t
 
 	*entry =
 	    (struct discovered_portal){.host = portal->host, .port = portal->port, .tpgt = tpgt};
-	g_ptr_array_add(portals, entry);
+	g_ptr_array_insert(portals, 0, entry); /* libiscsi has the last one first */
+}
+
+/* Is it the portal that was asked: as it was named, or as it was reached? */
+static bool discovery_asked(
+    const struct discovery *discovery, const struct discovered_portal *portal)
+{
+	const struct portal *asked = g_ptr_array_index(discovery->login->portals, 0);
+	g_autofree char *address = portal_format(portal->host, portal->port);
+
+	return (portal->port == asked->port &&
+	           g_ascii_strcasecmp(portal->host, asked->host) == 0) ||
+	       strcmp(address, connection_address(discovery->connection)) == 0;
+}
+
+/* It is within reach; of what else a target lists nobody knows. */
+static void discovery_put_asked_first(const struct discovery *discovery, GPtrArray *portals)
+{
+	for (unsigned i = 0; i < portals->len; i++) {
+		struct discovered_portal *portal = g_ptr_array_index(portals, i);
+
+		if (discovery_asked(discovery, portal)) {
+			portal->asked = true;
+			g_ptr_array_insert(portals, 0, g_ptr_array_steal_index(portals, i));
+			return;
+		}
+	}
 }
 
 static struct discovered_target *discovery_target(
@@ -92,6 +118,7 @@ static struct discovered_target *discovery_target(
 		add_portal(target->portals,
 		    &(struct portal){.host = g_strdup(asked->host), .port = asked->port}, 1);
 	}
+	discovery_put_asked_first(discovery, target->portals);
 	return target;
 }
 
@@ -165,7 +192,7 @@ struct discovery *discovery_start(struct loop *loop, const struct login *login,
 	    .login = login,
 	    .portal = g_ptr_array_index(login->portals, 0),
 	    .timeout_ms = login->login_timeout_ms,
-	    .connect_ms = login->login_timeout_ms,
+	    .connect_ms = login->connect_ms != 0 ? login->connect_ms : login->login_timeout_ms,
 	    .done = discovery_dialed,
 	    .data = discovery,
 	});

@@ -1,7 +1,7 @@
 /*
  * nexus.c - the way to one logical unit, which outlasts the session.
  *
- *            nexus_lost()                     replacement_timeout
+ *       nexus_lost(), _hold()               replacement_timeout
  *     OPEN ---------------> AWAY --------------------------------> FAILED
  *      ^  \                  |  \------------- nexus_fail() ------> |
  *      |   `- what comes     |   `- what comes waits                |  `- what comes ends with -EIO
@@ -236,17 +236,21 @@ static void nexus_execute(struct scsi_port *port, struct scsi_command *command)
 
 /* ---- lost and found ---- */
 
-void nexus_lost(struct nexus *nexus)
+void nexus_hold(struct nexus *nexus)
 {
 	nexus_start_clock(nexus);
 	if (nexus->state == FAILED)
 		return;
 	nexus_set_state(nexus, AWAY);
-	if (nexus_is_expired(nexus)) {
+	if (nexus_is_expired(nexus))
 		nexus_expire(nexus);
-		return;
-	}
-	nexus_recall(nexus);
+}
+
+void nexus_lost(struct nexus *nexus)
+{
+	nexus_hold(nexus);
+	if (nexus->state == AWAY)
+		nexus_recall(nexus);
 }
 
 /* Those above send them again, if they do, in an order of theirs; they are to hear of it first. */

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "keys.h"
 #include "lunfs/loop.h"
 #include "lunfs/scsi.h"
 
@@ -27,6 +28,7 @@
 
 #define OPCODE_LOGIN_RESPONSE 0x23
 #define LOGIN_TRANSIT         0x80
+#define LOGIN_CONTINUE        0x40
 #define LOGIN_NEXT_STAGE      0x03
 #define LOGIN_FULL_FEATURE    0x03
 
@@ -42,6 +44,7 @@ struct relay {
 	int user_fd, inner, outer;
 	struct stream to_target, to_user;
 	int login_status, portal_group;
+	struct keys *keys;
 	bool insane;
 	bool over; /* the last Login Response is on its way */
 };
@@ -117,6 +120,7 @@ static void relay_read_user(int fd, GIOCondition condition, void *data)
 		return;
 	}
 	stream->length = (size_t)n;
+	keys_note_requests(relay->keys, stream->buffer, stream->length);
 	relay_write(relay, stream);
 }
 
@@ -164,6 +168,8 @@ static bool relay_mend(struct relay *relay, uint8_t *pdu, size_t data_length)
 	relay->over = relay->login_status >> 8 == 0 && (pdu[1] & LOGIN_TRANSIT) != 0 &&
 	              (pdu[1] & LOGIN_NEXT_STAGE) == LOGIN_FULL_FEATURE;
 	pdu[HEADER_LENGTH + data_length + padding] = '\0';
+	keys_note(relay->keys, KEYS_TARGET, pdu + HEADER_LENGTH, data_length,
+	    (pdu[1] & LOGIN_CONTINUE) != 0);
 	relay->insane = !relay_read_keys(relay, (const char *)pdu + HEADER_LENGTH, data_length);
 	return !relay->insane;
 }
@@ -244,6 +250,7 @@ struct relay *relay_new(struct loop *loop, int fd)
 	relay->inner = pair[1];
 	relay->outer = outer;
 	relay->login_status = relay->portal_group = -1;
+	relay->keys = keys_new();
 	stream_init(&relay->to_target, relay->inner, relay->outer);
 	stream_init(&relay->to_user, relay->outer, relay->inner);
 	relay->to_target.reader =
@@ -264,6 +271,7 @@ void relay_free(struct relay *relay)
 	(void)dup3(relay->outer, relay->user_fd, O_CLOEXEC);
 	close(relay->outer);
 	close(relay->inner);
+	keys_free(relay->keys);
 	g_free(relay);
 }
 
@@ -275,6 +283,11 @@ int relay_login_status(const struct relay *relay)
 int relay_portal_group(const struct relay *relay)
 {
 	return relay == NULL ? -1 : relay->portal_group;
+}
+
+char **relay_keys(const struct relay *relay)
+{
+	return keys_outcome(relay->keys);
 }
 
 bool relay_refused_keys(const struct relay *relay)

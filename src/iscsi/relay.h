@@ -25,5 +25,7 @@ void relay_free(struct relay *relay);
 int relay_login_status(const struct relay *relay);
 /* The target's TargetPortalGroupTag (RFC 7143, 13.9); -1 where it told none. */
 int relay_portal_group(const struct relay *relay);
+/* What was agreed on up to now: see keys_outcome(). Free with g_strfreev(). */
+char **relay_keys(const struct relay *relay);
 /* Did it hang up because of a key's value that would be the end of libiscsi? */
 bool relay_refused_keys(const struct relay *relay);

@@ -54,12 +54,19 @@ static const char *const state_names[] = {
     [CLOSED] = "closed",
 };
 
+static const char *session_title(const struct session *session)
+{
+	const struct login *login = session->login;
+
+	return login->title != NULL ? login->title : login->target;
+}
+
 static void session_set_state(struct session *session, enum session_state state)
 {
 	if (session->state == state)
 		return;
-	log_debug("%s: %s -> %s", session->login->target, state_names[session->state],
-	    state_names[state]);
+	log_debug_of(
+	    session_title(session), "%s -> %s", state_names[session->state], state_names[state]);
 	session->state = state;
 }
 
@@ -103,9 +110,17 @@ static void session_reset_answered(
 	while (*link != reset)
 		link = &(*link)->next;
 	*link = reset->next;
-	reset->done(
-	    status == SCSI_STATUS_GOOD && data != NULL && *(uint32_t *)data == 0, reset->data);
+	if (reset->done != NULL)
+		reset->done(status == SCSI_STATUS_GOOD && data != NULL && *(uint32_t *)data == 0,
+		    reset->data);
 	g_free(reset);
+}
+
+void session_forget_reset(struct session *session, const void *data)
+{
+	for (struct session_reset *reset = session->resets; reset != NULL; reset = reset->next)
+		if (reset->data == data)
+			reset->done = NULL;
 }
 
 /* The connection is gone, and libiscsi with it. */
@@ -215,8 +230,8 @@ static void session_lost(struct session *session, const char *reason)
 	session_wait(session);
 	connection_free(g_steal_pointer(&session->connection));
 	session_forget_resets(session);
-	if (log_limit_passes(&session->log, session->login->target))
-		log_warning("%s: session lost: %s", session->login->target, session->last_error);
+	if (log_limit_passes(&session->log, session_title(session)))
+		log_warning_of(session_title(session), "session lost: %s", session->last_error);
 	session->fn(session, SESSION_LOST, session->last_error, session->data);
 	commands_return(session, -ESTALE);
 }
@@ -237,6 +252,9 @@ static void session_up(struct session *session, struct connection *connection)
 	session->connection = connection;
 	connection_hand_over(connection, session_connection_event, session);
 	session->heard_ms = session->up_ms = clock_ms();
+	session->since_us = g_get_real_time();
+	g_strfreev(session->keys);
+	session->keys = g_strdupv(connection_keys(connection));
 	session->noop_sent_ms = 0;
 	session->changed_group = session->was_up && group >= 0 && session->portal_group >= 0 &&
 	                         group != session->portal_group;
@@ -269,20 +287,27 @@ static void session_dialed(const struct dial_result *result, void *data)
 
 	if (connection == NULL)
 		session_set_error(session, result->error);
+	session->wants_secret = result->wants_secret;
 	dial_free(g_steal_pointer(&session->dial));
 	if (connection != NULL) {
 		session_up(session, connection);
 		return;
 	}
-	log_debug("%s: %s", session->login->target, session->last_error);
+	log_debug_of(session_title(session), "%s", session->last_error);
 	session_attempt_failed(session);
 }
 
 static void session_dial_stage(enum dial_stage stage, void *data)
 {
-	session_set_state(data, stage == DIAL_RESOLVING    ? RESOLVING
-	                        : stage == DIAL_CONNECTING ? CONNECTING
-	                                                   : LOGGING_IN);
+	struct session *session = data;
+	enum session_state state = stage == DIAL_RESOLVING    ? RESOLVING
+	                           : stage == DIAL_CONNECTING ? CONNECTING
+	                                                      : LOGGING_IN;
+
+	/* From address to address it does not get on. */
+	if (stage == DIAL_LOGGING_IN || (stage == DIAL_CONNECTING && session->state == RESOLVING))
+		session->progress_ms = clock_ms();
+	session_set_state(session, state);
 }
 
 /* One attempt, at the portal whose turn it is. Several share the time: a dead one costs less then.
@@ -348,6 +373,7 @@ struct session *session_new(
 	    .fn = fn,
 	    .data = data,
 	    .portal_group = -1,
+	    .progress_ms = clock_ms(),
 	    .tick = loop_ticker(loop, TICK_MS, session_tick, session),
 	};
 	commands_init(session);
@@ -416,6 +442,7 @@ void session_free(struct session *session)
 		commands_return(session, -EIO);
 	while (session->ended.first != NULL);
 	commands_free(session);
+	g_strfreev(session->keys);
 	g_free(session->last_error);
 	g_free(session->outage_reason);
 	g_free(session);
@@ -451,6 +478,28 @@ const char *session_address(const struct session *session)
 const char *session_last_error(const struct session *session)
 {
 	return session->last_error != NULL ? session->last_error : "";
+}
+
+int64_t session_since_us(const struct session *session)
+{
+	return session->since_us;
+}
+
+const char *const *session_keys(const struct session *session)
+{
+	static const char *const none[] = {NULL};
+
+	return session->keys != NULL ? (const char *const *)session->keys : none;
+}
+
+int64_t session_progress_ms(const struct session *session)
+{
+	return MAX(session->progress_ms, session->heard_ms);
+}
+
+bool session_wants_secret(const struct session *session)
+{
+	return session->wants_secret;
 }
 
 unsigned session_outages(const struct session *session, struct outage *last)

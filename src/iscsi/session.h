@@ -47,11 +47,15 @@ struct session {
 	struct connection *connection;
 	GSource *pause, *tick, *farewell;
 	char *last_error;
+	bool wants_secret; /* the last login was refused for it */
+	char **keys;       /* of the last login that stood; NULL: none did */
 
 	/* Logins that stood, and what is known of times without one. */
 	bool was_up, changed_group;
 	int portal_group;
 	int64_t up_ms, lost_ms;    /* lost_ms: 0 where it is not lost */
+	int64_t since_us;          /* wall clock, of up_ms */
+	int64_t progress_ms;       /* see session_progress_ms() */
 	unsigned fleeting;         /* sessions in a row that were lost as soon as they stood, */
 	int64_t fleeting_since_ms; /* since the first of them */
 	unsigned outages, reconnects;

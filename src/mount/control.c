@@ -2,7 +2,8 @@
  * control.c - the control socket: where it is, who may use it, and its lines.
  *
  * The socket stands in a directory that only its owner can enter; root reaches every mount. Lines
- * are JSON objects of strings, which GVariant's text form reads as it stands.
+ * are JSON objects of strings, which GVariant's text form reads as it stands. A client is never
+ * waited for: what its socket does not take is kept, up to a bound, and follows when it reads.
  */
 #include "control.h"
 
@@ -20,12 +21,16 @@
 #include "lunfs/mount.h"
 
 #define REQUEST_MAX 4096u
+/* The status of a mount of many LUNs is larger than a socket's buffer; who does not read at all is
+ * hung up on. */
+#define UNSENT_MAX (16u << 20)
 
 struct control_client {
 	struct control *control; /* NULL once the mount ends */
 	int fd;
 	unsigned references;
-	GSource *watch;
+	GSource *watch, *writer; /* writer: while something is unsent */
+	GByteArray *unsent;
 	char request[REQUEST_MAX];
 	size_t length;
 };
@@ -44,8 +49,10 @@ struct control {
 
 static void append_string(GString *line, const char *text)
 {
+	g_autofree char *valid = g_utf8_make_valid(text, -1); /* else the line cannot be read */
+
 	g_string_append_c(line, '"');
-	for (const char *c = text; *c != '\0'; c++) {
+	for (const char *c = valid; *c != '\0'; c++) {
 		if (*c == '"' || *c == '\\')
 			g_string_append_c(line, '\\');
 		if (*c == '\n')
@@ -85,6 +92,7 @@ void control_client_unref(struct control_client *client)
 {
 	if (--client->references > 0)
 		return;
+	g_byte_array_unref(client->unsent);
 	close(client->fd);
 	g_free(client);
 }
@@ -94,9 +102,41 @@ static void client_hang_up(gpointer data)
 	struct control_client *client = data;
 
 	loop_remove(&client->watch);
+	loop_remove(&client->writer);
 	client->control = NULL;
 	shutdown(client->fd, SHUT_RDWR);
 	control_client_unref(client);
+}
+
+static void client_writable(int fd, GIOCondition condition, void *data);
+
+/* Sends what it takes now; the rest waits. False: it is gone, or does not read. */
+static bool client_send(struct control_client *client)
+{
+	GByteArray *unsent = client->unsent;
+	ssize_t n = 0;
+
+	while (unsent->len > 0 &&
+	       (n = send(client->fd, unsent->data, unsent->len, MSG_NOSIGNAL | MSG_DONTWAIT)) > 0)
+		g_byte_array_remove_range(unsent, 0, (guint)n);
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		return false;
+	if (unsent->len == 0)
+		loop_remove(&client->writer);
+	else if (client->writer == NULL)
+		client->writer = loop_watch(
+		    client->control->loop, client->fd, G_IO_OUT, client_writable, client, NULL);
+	return unsent->len <= UNSENT_MAX;
+}
+
+static void client_writable(int fd, GIOCondition condition, void *data)
+{
+	struct control_client *client = data;
+
+	(void)fd;
+	(void)condition;
+	if (!client_send(client))
+		g_ptr_array_remove(client->control->clients, client);
 }
 
 void control_reply(struct control_client *client, const char *event, ...)
@@ -118,9 +158,8 @@ void control_reply(struct control_client *client, const char *event, ...)
 	}
 	va_end(pairs);
 	g_string_append(line, "}\n");
-	/* A client that does not read is not waited for. */
-	if (send(client->fd, line->str, line->len, MSG_NOSIGNAL | MSG_DONTWAIT) !=
-	    (ssize_t)line->len)
+	g_byte_array_append(client->unsent, (const guint8 *)line->str, (guint)line->len);
+	if (!client_send(client))
 		g_ptr_array_remove(client->control->clients, client);
 }
 
@@ -186,6 +225,7 @@ static void control_accept(int fd, GIOCondition condition, void *data)
 	client->control = control;
 	client->fd = connection;
 	client->references = 1;
+	client->unsent = g_byte_array_new();
 	client->watch = loop_watch(control->loop, connection, G_IO_IN, client_ready, client, NULL);
 	g_ptr_array_add(control->clients, client);
 }

@@ -6,8 +6,11 @@
  *                           {"event": "progress", "file": "lun1.img", "left": "2", "error": ""} ...
  *                           {"event": "done", "error": ""}
  *   {"command": "abort"}    {"event": "end", "error": ""}, when all who waited were told so
- *   {"command": "status"}, {"command": "status-json"}     {"event": "done", "error": "", "text":
- * "..."}
+ *   {"command": "status"}, {"command": "status-json"}, {"command": "metrics"}
+ *                           {"event": "done", "error": "", "text": "..."}
+ *   {"command": "rows"}     {"event": "target", "target": "nas", "state": "ready", ...},
+ *                           {"event": "lun", "target": "nas", "file": "lun1.img", ...} ...
+ *                           {"event": "done", "error": ""}: see status_rows()
  *
  *   (a client that stays)  {"event": "end", "error": ""}
  *

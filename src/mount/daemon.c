@@ -11,22 +11,23 @@
  * bound is replacement_timeout without any progress; a signal leaves 20 s, and a second one
  * nothing. What is not known to be on stable storage then is listed.
  */
+#include "daemon.h"
+
+#include <fcntl.h>
 #include <glib-unix.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "control.h"
 #include "flush.h"
-#include "layout.h"
+#include "isid.h"
 #include "lunfs/frames.h"
-#include "lunfs/fs.h"
 #include "lunfs/log.h"
-#include "lunfs/loop.h"
-#include "lunfs/mount.h"
 #include "lunfs/pool.h"
-#include "status.h"
+#include "writer.h"
 
 /* systemd gives 90 s by default, but a person less; SIGTERM ends within 30 s whatever happens. */
 #define FLUSH_MS   20000u
@@ -45,40 +46,9 @@
 /* And apart from it for what the kernel has sent and waits for: address space, until it is used. */
 #define REQUEST_ROOM ((size_t)5 << (sizeof(size_t) > 4 ? 30 : 27))
 
-enum daemon_state { FINDING, PROBING, MOUNTING, RUNNING, FLUSHING, LEAVING, ENDED };
-
-struct daemon {
-	const struct mount *mount;
-	struct target_login login;
-	struct loop *loop;
-	struct pool *pool;
-	struct retain_memory memory;
-	struct cache_memory *cache_memory;
-	enum daemon_state state;
-	void (*ready)(void *data);
-	void *data;
-
-	struct login discovery_login;
-	GPtrArray *discovery_portals;
-	struct discovery *discovery;
-	GPtrArray *targets; /* of struct target */
-	unsigned unprobed, unclosed;
-	struct fs *fs;
-	struct control *control;
-	GPtrArray *signals; /* sources */
-	GSource *trim, *limit, *settle;
-	GError *error;
-	int64_t deadline_ms;  /* of FLUSHING */
-	unsigned patience_ms; /* for so long again, as long as it gets on; 0: it has to end */
-	uint64_t unwritten;   /* when it was last looked at */
-	unsigned signalled;
-	char *end; /* what was said at the end; NULL before it */
-	bool mounted, clean, hasty;
-};
-
 static void daemon_leave(struct daemon *daemon);
 
-static void daemon_set_state(struct daemon *daemon, enum daemon_state state)
+void daemon_set_state(struct daemon *daemon, enum daemon_state state)
 {
 	static const char *const names[] = {
 	    "finding", "probing", "mounting", "running", "flushing", "leaving", "ended"};
@@ -87,10 +57,10 @@ static void daemon_set_state(struct daemon *daemon, enum daemon_state state)
 	daemon->state = state;
 }
 
-static void daemon_fail(struct daemon *daemon, const char *reason)
+void daemon_fail(struct daemon *daemon, int code, const char *reason)
 {
 	if (daemon->error == NULL)
-		daemon->error = g_error_new_literal(LUNFS_ERROR, LUNFS_ERROR_FAILED, reason);
+		daemon->error = g_error_new_literal(LUNFS_ERROR, code, reason);
 	if (daemon->state < LEAVING)
 		daemon_leave(daemon);
 }
@@ -111,10 +81,8 @@ static void daemon_settle(void *data)
 	loop_quit(daemon->loop);
 }
 
-static void daemon_closed(void *data)
+void daemon_target_closed(struct daemon *daemon)
 {
-	struct daemon *daemon = data;
-
 	if (--daemon->unclosed > 0)
 		return;
 	daemon_set_state(daemon, ENDED);
@@ -142,13 +110,23 @@ static void daemon_leave(struct daemon *daemon)
 	daemon_set_state(daemon, LEAVING);
 	loop_remove(&daemon->limit);
 	daemon->limit = loop_timer(daemon->loop, LEAVE_MS, daemon_give_up, daemon);
+	targets_stop(daemon);
 	if (daemon->fs != NULL)
 		fs_cancel_all(daemon->fs);
 	daemon->unclosed = daemon->targets->len + 1;
 	for (unsigned i = 0; i < daemon->targets->len; i++)
-		target_close(g_ptr_array_index(daemon->targets, i),
-		    daemon->hasty ? HASTY_MS : LOGOUT_MS, daemon_closed, daemon);
-	daemon_closed(daemon);
+		target_close(
+		    g_ptr_array_index(daemon->targets, i), daemon->hasty ? HASTY_MS : LOGOUT_MS);
+	daemon_target_closed(daemon);
+}
+
+void daemon_lose(struct daemon *daemon, const struct disk *disk)
+{
+	g_autofree char *unstable = disk_describe_unstable(disk);
+
+	if (unstable != NULL)
+		g_string_append_printf(
+		    daemon->lost, "%s%s", daemon->lost->len > 0 ? "; " : "", unstable);
 }
 
 /* To all who listen, and to who asks later. */
@@ -181,14 +159,22 @@ static void daemon_flushed(int error, void *data)
 		return;
 	/* Writes that were on their way when the flush left. */
 	if (error == 0 && fs_is_unflushed(daemon->fs)) {
-		fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
+		fs_flush(daemon->fs, NULL, daemon_flush_progress, daemon_flushed, daemon);
 		return;
 	}
 	if (error != 0) {
 		daemon_leave_unclean(daemon, g_strerror(-error));
 		return;
 	}
-	daemon_say_end(daemon, "");
+	if (daemon->lost->len > 0) {
+		g_autofree char *text = g_strdup_printf(
+		    "taken away before it was on stable storage: %s", daemon->lost->str);
+
+		daemon->clean = false;
+		daemon_say_end(daemon, text);
+	} else {
+		daemon_say_end(daemon, "");
+	}
 	daemon_leave(daemon);
 }
 
@@ -227,7 +213,7 @@ static void daemon_end(struct daemon *daemon, unsigned ms, bool patiently)
 	int64_t deadline_ms = clock_ms() + ms;
 
 	if (daemon->state < RUNNING) {
-		daemon_fail(daemon,
+		daemon_fail(daemon, LUNFS_ERROR_FAILED,
 		    daemon->state == MOUNTING ? "unmounted before it was ready" : "interrupted");
 		return;
 	}
@@ -244,7 +230,7 @@ static void daemon_end(struct daemon *daemon, unsigned ms, bool patiently)
 	if (begun)
 		return;
 	fs_refuse_writes(daemon->fs);
-	fs_flush_all(daemon->fs, daemon_flush_progress, daemon_flushed, daemon);
+	fs_flush(daemon->fs, NULL, daemon_flush_progress, daemon_flushed, daemon);
 }
 
 static gboolean daemon_signalled(gpointer data)
@@ -262,56 +248,66 @@ static gboolean daemon_signalled(gpointer data)
 	return G_SOURCE_CONTINUE;
 }
 
+static bool reaches_terminal(void)
+{
+	int fd = open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* A terminal that hung up takes what runs in it along; else SIGHUP means: read the configuration
+ * again. */
+static gboolean daemon_hung_up(gpointer data)
+{
+	struct daemon *daemon = data;
+
+	if (daemon->state < RUNNING || (daemon->has_terminal && !reaches_terminal()))
+		return daemon_signalled(data);
+	if (daemon->state == RUNNING)
+		targets_reload(daemon, NULL);
+	return G_SOURCE_CONTINUE;
+}
+
+/* The longest that any target is waited for. */
+static unsigned daemon_patience(const struct daemon *daemon)
+{
+	unsigned ms = 0;
+
+	for (unsigned i = 0; i < daemon->targets->len; i++)
+		ms = MAX(
+		    ms, target_options(g_ptr_array_index(daemon->targets, i))->replacement_timeout);
+	return ms;
+}
+
 static void daemon_unmounted(void *data)
 {
 	struct daemon *daemon = data;
-	unsigned ms = daemon->mount->options->replacement_timeout;
+	unsigned ms = daemon_patience(daemon);
 
 	daemon_end(daemon, ms == OPTIONS_INFINITY ? UNMOUNT_MS : MAX(ms, FLUSH_MS), true);
 }
 
 static bool daemon_reaches_a_target(const struct daemon *daemon)
 {
-	for (unsigned i = 0; i < daemon->targets->len; i++)
-		if (session_is_ready(target_session(g_ptr_array_index(daemon->targets, i))))
+	for (unsigned i = 0; i < daemon->targets->len; i++) {
+		const struct session *session =
+		    target_session(g_ptr_array_index(daemon->targets, i));
+
+		if (session != NULL && session_is_ready(session))
 			return true;
+	}
 	return false;
 }
 
-/* 'lunfs umount -f': whoever waits for a target waits no longer (SAFETY.md 17). */
-static void daemon_abort(struct daemon *daemon)
+void daemon_abort(struct daemon *daemon)
 {
 	fs_abort(daemon->fs);
 	daemon_end(daemon, daemon_reaches_a_target(daemon) ? FORCED_MS : 0, false);
 }
 
-/* ---- the control socket ---- */
-
-static void daemon_request(struct control_client *client, const char *command, void *data)
-{
-	struct daemon *daemon = data;
-
-	if (daemon->end != NULL && strncmp(command, "status", 6) != 0) {
-		if (strcmp(command, "flush") == 0)
-			control_reply(client, "done", "error", daemon->end, NULL);
-		control_reply(client, "end", "error", daemon->end, NULL);
-	} else if (strcmp(command, "flush") == 0 &&
-	           (daemon->state == RUNNING || daemon->state == FLUSHING)) {
-		flush_for_client(daemon->loop, daemon->fs, daemon->targets, client);
-	} else if (strcmp(command, "abort") == 0 && daemon->state >= RUNNING) {
-		daemon_abort(daemon);
-	} else if (strcmp(command, "status") == 0) {
-		g_autofree char *text = status_text(daemon->mount, daemon->targets);
-
-		control_reply(client, "done", "error", "", "text", text, NULL);
-	} else if (strcmp(command, "status-json") == 0) {
-		g_autofree char *json = status_json(daemon->mount, daemon->targets);
-
-		control_reply(client, "done", "error", "", "text", json, NULL);
-	} else {
-		control_reply(client, "done", "error", "no such command, or not now", NULL);
-	}
-}
+/* ---- mounting ---- */
 
 static void daemon_open_control(struct daemon *daemon)
 {
@@ -324,8 +320,6 @@ static void daemon_open_control(struct daemon *daemon)
 	mounted_free(mounted);
 }
 
-/* ---- mounting ---- */
-
 static void daemon_kernel_ready(void *data)
 {
 	struct daemon *daemon = data;
@@ -333,31 +327,19 @@ static void daemon_kernel_ready(void *data)
 	daemon_set_state(daemon, RUNNING);
 	daemon->mounted = daemon->clean = true;
 	daemon_open_control(daemon);
+	targets_tell_troubles(daemon);
 	daemon->ready(daemon->data);
 }
 
-static void daemon_mount(struct daemon *daemon)
+static void daemon_make_tree(struct daemon *daemon)
 {
 	const struct mount *mount = daemon->mount;
-	const struct options *options = mount->options;
-	unsigned disks = 0;
-
-	daemon_set_state(daemon, MOUNTING);
-	for (unsigned i = 0; i < daemon->targets->len; i++)
-		disks += target_make_disks(g_ptr_array_index(daemon->targets, i), daemon->pool,
-		    &daemon->memory, daemon->cache_memory, options)
-		             ->len;
-	if (disks == 0) {
-		g_autofree char *text =
-		    layout_explain_empty(daemon->targets, mount->initiator_name);
-		daemon_fail(daemon, text);
-		return;
-	}
-	for (unsigned i = 0; i < daemon->targets->len; i++)
-		layout_warn_of_faults(g_ptr_array_index(daemon->targets, i));
+	const struct options *options = mount->plan->options;
+	const struct layout_texts texts = {
+	    .status = daemon_status_file, .metrics = daemon_metrics_file, .data = daemon};
 	const struct fs_options fs_options = {
 	    .mountpoint = mount->mountpoint,
-	    .source = mount->source->text,
+	    .source = mount->plan->source,
 	    .fuse_options = options->fuse_options,
 	    .read_only = options->read_only,
 	    .allow_other = options->allow_other,
@@ -367,115 +349,41 @@ static void daemon_mount(struct daemon *daemon)
 	    .umask = options->umask,
 	    .root_is_file = mount->root_is_file,
 	};
+
 	daemon->fs = fs_new(daemon->loop, daemon->pool, daemon->memory.frames, &fs_options,
 	    daemon_kernel_ready, daemon_unmounted, daemon);
-	layout_build(daemon->fs, daemon->targets, mount);
+	daemon->layout = layout_new(daemon->fs, mount, daemon->targets, &texts);
+	for (unsigned i = 0; i < daemon->targets->len; i++)
+		layout_add_target(daemon->layout, g_ptr_array_index(daemon->targets, i));
+}
+
+void daemon_mount(struct daemon *daemon)
+{
+	const struct plan *plan = daemon->mount->plan;
+	unsigned disks = 0;
+	bool secret = false;
+
+	daemon_set_state(daemon, MOUNTING);
+	for (unsigned i = 0; i < daemon->targets->len; i++) {
+		const struct target *target = g_ptr_array_index(daemon->targets, i);
+
+		disks += target_disks(target)->len;
+		secret |= target_wants_secret(target);
+	}
+	if (disks == 0 && !plan->all) {
+		g_autofree char *text = layout_explain_empty(daemon->targets);
+
+		daemon_fail(daemon,
+		    secret && daemon->targets->len == 1 ? LUNFS_ERROR_SECRET : LUNFS_ERROR_FAILED,
+		    text);
+		return;
+	}
+	daemon_make_tree(daemon);
 	GError *error = NULL;
 	if (!fs_mount(daemon->fs, &error)) {
 		daemon->error = error;
 		daemon_leave(daemon);
 	}
-}
-
-/* ---- finding and probing targets ---- */
-
-static void daemon_target_probed(struct target *target, const char *error, void *data)
-{
-	struct daemon *daemon = data;
-
-	if (daemon->state != PROBING)
-		return;
-	if (error != NULL && daemon->targets->len == 1) {
-		daemon_fail(daemon, error);
-		return;
-	}
-	if (error != NULL)
-		log_warning("%s: %s", target_name(target), error);
-	if (--daemon->unprobed == 0)
-		daemon_mount(daemon);
-}
-
-static void daemon_add_target(struct daemon *daemon, const char *name, GPtrArray *portals)
-{
-	unsigned number = daemon->targets->len + 1;
-
-	daemon->unprobed++;
-	g_ptr_array_add(
-	    daemon->targets, target_new(daemon->loop, &daemon->login, name, portals, number,
-	                         daemon->mount->source->lun, daemon_target_probed, daemon));
-}
-
-/*
- * The portal that answered the discovery first: it is known to be within reach, and what it lists
- * may not be (NAT, a second network). Unless the target says that it is elsewhere.
- */
-static GPtrArray *portals_to_try(const struct source *source, const struct discovered_target *found)
-{
-	GPtrArray *portals = portals_new();
-	bool listed = false;
-
-	for (unsigned i = 0; i < found->portals->len; i++) {
-		const struct discovered_portal *portal = g_ptr_array_index(found->portals, i);
-
-		listed |= strcmp(portal->host, source->host) == 0 && portal->port == source->port;
-	}
-	if (listed)
-		portals_add(portals, source->host, source->port);
-	for (unsigned i = 0; i < found->portals->len; i++) {
-		const struct discovered_portal *portal = g_ptr_array_index(found->portals, i);
-
-		if (strcmp(portal->host, source->host) != 0 || portal->port != source->port)
-			portals_add(portals, portal->host, portal->port);
-	}
-	if (!listed)
-		portals_add(portals, source->host, source->port);
-	return portals;
-}
-
-static void daemon_discovered(GPtrArray *targets, const char *error, void *data)
-{
-	struct daemon *daemon = data;
-	const struct source *source = daemon->mount->source;
-
-	if (daemon->state != FINDING)
-		return;
-	if (targets == NULL || targets->len == 0) {
-		g_autofree char *none = g_strdup_printf(
-		    "%s:%u offers no targets to the initiator name %s: allow it there",
-		    source->host, (unsigned)source->port, daemon->mount->initiator_name);
-		daemon_fail(daemon, targets == NULL ? error : none);
-		return;
-	}
-	daemon_set_state(daemon, PROBING);
-	for (unsigned i = 0; i < targets->len; i++) {
-		const struct discovered_target *found = g_ptr_array_index(targets, i);
-
-		daemon_add_target(daemon, found->name, portals_to_try(source, found));
-	}
-}
-
-static void daemon_find(struct daemon *daemon)
-{
-	const struct source *source = daemon->mount->source;
-
-	if (daemon->cache_memory == NULL) {
-		daemon_fail(daemon, "there is too little address space: see 'ulimit -v'");
-		return;
-	}
-	if (source->target != NULL) {
-		GPtrArray *portals = portals_new();
-
-		portals_add(portals, source->host, source->port);
-		daemon_set_state(daemon, PROBING);
-		daemon_add_target(daemon, source->target, portals);
-		return;
-	}
-	target_login_fill(&daemon->login, &daemon->discovery_login);
-	daemon->discovery_portals = portals_new();
-	portals_add(daemon->discovery_portals, source->host, source->port);
-	daemon->discovery_login.portals = daemon->discovery_portals;
-	daemon->discovery =
-	    discovery_start(daemon->loop, &daemon->discovery_login, daemon_discovered, daemon);
 }
 
 /* ---- life ---- */
@@ -497,13 +405,17 @@ static void source_destroy(gpointer data)
 
 static void daemon_catch_signals(struct daemon *daemon)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	static const struct {
+		int number;
+		GSourceFunc fn;
+	} signals[] = {
+	    {SIGTERM, daemon_signalled}, {SIGINT, daemon_signalled}, {SIGHUP, daemon_hung_up}};
 
 	daemon->signals = g_ptr_array_new_with_free_func(source_destroy);
 	for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++) {
-		GSource *source = g_unix_signal_source_new(signals[i]);
+		GSource *source = g_unix_signal_source_new(signals[i].number);
 
-		g_source_set_callback(source, daemon_signalled, daemon, NULL);
+		g_source_set_callback(source, signals[i].fn, daemon, NULL);
 		g_source_attach(source, loop_context(daemon->loop));
 		g_ptr_array_add(daemon->signals, source);
 	}
@@ -516,49 +428,98 @@ static void daemon_free(struct daemon *daemon)
 	loop_remove(&daemon->limit);
 	loop_remove(&daemon->settle);
 	g_ptr_array_unref(daemon->signals);
-	discovery_free(daemon->discovery);
-	g_clear_pointer(&daemon->discovery_portals, g_ptr_array_unref);
 	fs_free(daemon->fs);
+	layout_free(daemon->layout);
 	for (unsigned i = 0; i < daemon->targets->len; i++)
 		target_free(g_ptr_array_index(daemon->targets, i));
-	g_ptr_array_unref(daemon->targets);
+	targets_free(daemon);
 	/* Last: whoever waits for the socket to close may then power off. */
 	control_free(daemon->control);
-	g_clear_pointer(&daemon->cache_memory, cache_memory_free); /* before its frames */
+	writers_free(daemon->environment.writers);
+	isid_free(daemon->isid);
+	g_clear_pointer(
+	    &daemon->environment.cache_memory, cache_memory_free); /* before its frames */
 	frames_free(daemon->memory.frames);
 	pool_free(daemon->pool);
 	loop_free(daemon->loop);
 	g_free(daemon->end);
+	g_string_free(daemon->lost, TRUE);
 }
 
-bool mount_run(const struct mount *mount, void (*ready)(void *data), void *data, GError **error)
+static bool holds_secret(const struct target_plan *plan)
 {
+	return plan != NULL && plan->credentials != NULL && plan->credentials->password != NULL;
+}
+
+/* The kernel then also hides the process from debuggers, which LeakSanitizer is one of. */
+void mount_protect_secrets(const struct plan *plan)
+{
+#ifndef __SANITIZE_ADDRESS__
+	bool secret = holds_secret(plan->portal);
+
+	for (guint i = 0; i < plan->targets->len; i++)
+		secret |= holds_secret(g_ptr_array_index(plan->targets, i));
+	if (secret)
+		prctl(PR_SET_DUMPABLE, 0);
+#else
+	(void)plan;
+	(void)holds_secret;
+#endif
+}
+
+/* A socket for each target, and one for each LUN that is written to. */
+static void allow_many_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+bool mount_run(struct mount *mount, void (*ready)(void *data), void *data, GError **error)
+{
+	allow_many_files();
 	struct loop *loop = loop_new();
+	uint64_t cache_size = mount->plan->options->cache_size;
 	struct daemon daemon = {
 	    .mount = mount,
-	    .login = {.options = mount->options,
-	        .credentials = mount->credentials,
-	        .initiator_name = mount->initiator_name},
 	    .loop = loop,
 	    .pool = pool_new(POOL_KEEP),
-	    .memory = {.frames = frames_new(mount->options->cache_size, REQUEST_ROOM),
-	        .limit = mount->options->cache_size,
+	    .memory = {.frames = frames_new(cache_size, REQUEST_ROOM),
+	        .limit = cache_size,
 	        .floor = RETAIN_FLOOR},
 	    .ready = ready,
 	    .data = data,
+	    .has_terminal = reaches_terminal(),
+	    /* One for the mount: its own session is reinstated by it, another mount's is left
+	     * alone (SAFETY.md 11). */
+	    .isid = isid_claim(mount->mountpoint),
 	    .targets = g_ptr_array_new(),
+	    .lost = g_string_new(NULL),
 	};
 
+	daemon.environment = (struct target_environment){
+	    .loop = loop,
+	    .targets = daemon.targets,
+	    .isid = daemon.isid,
+	    .writers = writers_new(loop, mount->mountpoint, NULL),
+	    .mountpoint = mount->mountpoint,
+	    .pool = daemon.pool,
+	    .memory = &daemon.memory,
+	    .several = mount->plan->several,
+	    .one_file = mount->root_is_file,
+	};
 	if (daemon.memory.frames != NULL)
-		daemon.cache_memory = cache_memory_new(daemon.memory.frames);
-	/* One for the mount: its own session is reinstated by it, another mount's is left alone
-	 * (SAFETY.md 11). */
-	if (getrandom(&daemon.login.isid_random, sizeof daemon.login.isid_random, 0) < 0)
-		daemon.login.isid_random = (uint32_t)clock_us();
-	daemon.login.isid_random &= 0xffffff;
+		daemon.environment.cache_memory = cache_memory_new(daemon.memory.frames);
 	daemon.trim = loop_ticker(loop, TRIM_MS, daemon_trim, &daemon);
 	daemon_catch_signals(&daemon);
-	daemon_find(&daemon);
+	if (daemon.environment.cache_memory != NULL)
+		targets_start(&daemon);
+	else
+		daemon_fail(&daemon, LUNFS_ERROR_FAILED,
+		    "there is too little address space: see 'ulimit -v'");
 	loop_run(loop);
 	daemon_free(&daemon);
 	if (daemon.error != NULL)

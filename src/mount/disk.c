@@ -15,7 +15,8 @@
  * Where old commands may be alive, behind another portal group or in a target that does not end
  * them with their session, they are ended first, by LOGICAL UNIT RESET (SAFETY.md 11). The nexus is
  * open in DISK_OPEN alone. A LUN is also asked again while it is open, when it says that something
- * about it has changed.
+ * about it has changed; and where another may have got its number (the target has other LUNs now,
+ * or does not list it), it is DISK_ASKED first.
  */
 #include "disk.h"
 
@@ -23,6 +24,7 @@
 
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
+#include "writer.h"
 
 /* How long a LUN that is not there yet, or is another, is left before it is asked again. */
 #define ABSENT_MIN_MS 100u
@@ -30,6 +32,8 @@
 /* One that does not answer at all costs everybody the session: it is asked more and more rarely. */
 #define HUNG_MIN_MS 2000u
 #define HUNG_MAX_MS 60000u
+/* It is asked so often in a row while each answer comes with the news that there are other LUNs. */
+#define DOUBTS 5u
 /* The cache's pages are of this size, and its unit is the logical block. */
 #define CACHED_BLOCK_MAX 4096u
 
@@ -38,8 +42,8 @@ static void disk_ask(struct disk *disk);
 static void disk_set_trouble(struct disk *disk, const char *trouble)
 {
 	if (trouble != NULL && g_strcmp0(disk->trouble, trouble) != 0 &&
-	    log_limit_passes(&disk->log, disk->name))
-		log_warning("%s: %s", disk->name, trouble);
+	    log_limit_passes(&disk->log, disk->title))
+		log_warning_of(disk->title, "%s", trouble);
 	char *copy = g_strdup(trouble);
 	g_free(disk->trouble);
 	disk->trouble = copy;
@@ -93,11 +97,11 @@ static void disk_same(struct disk *disk)
 {
 	bool was_open = disk->state == DISK_OPEN;
 
-	disk->absent_ms = disk->hung_ms = 0;
+	disk->absent_ms = disk->hung_ms = disk->doubts = 0;
 	disk->state = DISK_OPEN;
 	disk->lost = false;
-	if (disk->trouble != NULL && log_limit_passes(&disk->log, disk->name))
-		log_info("%s: it is back", disk->name);
+	if (disk->trouble != NULL && log_limit_passes(&disk->log, disk->title))
+		log_info_of(disk->title, "it is back");
 	disk_set_trouble(disk, NULL);
 	if (was_open)
 		return;
@@ -137,11 +141,8 @@ static void disk_judge(struct disk *disk, const struct lun_info *info)
 	}
 }
 
-/* What the answers to our questions told must not be lost with them. */
-static void disk_hear(const struct probe_news *news, void *data)
+void disk_hear(struct disk *disk, const struct probe_news *news)
 {
-	struct disk *disk = data;
-
 	if (news->preempted) {
 		nexus_recall(disk->nexus);
 		disk_fenced(disk->scsi);
@@ -150,7 +151,26 @@ static void disk_hear(const struct probe_news *news, void *data)
 		disk_lost(disk->scsi);
 	if (news->medium)
 		disk_changed(disk->scsi);
-	disk->ask_again |= news->changed && disk->state == DISK_OPEN;
+	if (news->luns) {
+		disk_doubt(disk);
+		return;
+	}
+	if (!news->changed || disk->state != DISK_OPEN)
+		return;
+	if (disk->probe != NULL && probe_is_busy(disk->probe))
+		disk->ask_again = true;
+	else
+		disk_ask_soon(disk);
+}
+
+/* What the answers to our questions told must not be lost with them. */
+static void disk_probe_heard(const struct probe_news *news, void *data)
+{
+	struct disk *disk = data;
+
+	disk_hear(disk, news);
+	if (news->luns)
+		target_luns_changed(disk->target);
 }
 
 static void disk_probed(const struct lun_info *luns, unsigned count, const char *error, void *data)
@@ -164,6 +184,10 @@ static void disk_probed(const struct lun_info *luns, unsigned count, const char 
 	if (disk->stale_probe) {
 		if (probe_timed_out(disk->probe))
 			disk->hung_ms = CLAMP(2 * disk->hung_ms, HUNG_MIN_MS, HUNG_MAX_MS);
+		return;
+	}
+	if (again && disk->state == DISK_ASKED && disk->doubts++ < DOUBTS) {
+		disk_ask(disk); /* the answers may be of before */
 		return;
 	}
 	if (error == NULL && count == 1) {
@@ -192,9 +216,10 @@ static void disk_was_reset(bool ok, void *data)
 		disk_answered(disk);
 		return;
 	}
-	if (log_limit_passes(&disk->log, disk->name))
-		log_info("%s: %s LOGICAL UNIT RESET, to end what was under way in the lost session",
-		    disk->name, ok ? "sent" : "the target refuses");
+	if (log_limit_passes(&disk->log, disk->title))
+		log_info_of(disk->title,
+		    "%s LOGICAL UNIT RESET, to end what was under way in the lost session",
+		    ok ? "sent" : "the target refuses");
 	disk->reset_due = disk->ghosts = false;
 	disk_ask(disk);
 }
@@ -215,20 +240,64 @@ static void disk_ask(struct disk *disk)
 	disk->stale_probe = false;
 	disk->probe = probe_start(session_port(target_session(disk->target)),
 	    target_loop(disk->target), disk->info.lun, disk_probed, disk);
-	probe_on_news(disk->probe, disk_hear);
+	probe_on_news(disk->probe, disk_probe_heard);
 }
 
-/* Something about it has changed: what, is asked, not guessed. */
-static void disk_attention(void *data)
+void disk_recheck(struct disk *disk)
 {
-	struct disk *disk = data;
-
 	if (disk->state != DISK_OPEN)
 		return; /* it is asked anyhow */
 	if (disk->probe != NULL && probe_is_busy(disk->probe))
 		disk->ask_again = true;
 	else
 		disk_ask(disk);
+}
+
+void disk_doubt(struct disk *disk)
+{
+	bool busy = disk->probe != NULL && probe_is_busy(disk->probe);
+
+	if (disk->closed)
+		return;
+	disk->ask_again |= busy;
+	if (disk->state != DISK_OPEN)
+		return; /* it is asked anyhow */
+	disk->state = DISK_ASKED;
+	nexus_hold(disk->nexus);
+	if (!busy)
+		disk_ask(disk);
+}
+
+bool disk_is_asked(const struct disk *disk)
+{
+	return !disk->lost && disk->probe != NULL && probe_is_busy(disk->probe);
+}
+
+/* Something about it has changed: what, is asked, not guessed. */
+static void disk_attention(bool luns, void *data)
+{
+	struct disk *disk = data;
+
+	if (luns) {
+		disk_doubt(disk);
+		target_luns_changed(disk->target);
+	} else {
+		disk_recheck(disk);
+	}
+}
+
+void disk_miss(struct disk *disk)
+{
+	disk_set_trouble(disk,
+	    "the target does not list it any more: what is not on stable storage "
+	    "yet waits for it to come back");
+	disk_doubt(disk);
+}
+
+void disk_found(struct disk *disk)
+{
+	disk->missed_ms = 0;
+	disk_recheck(disk);
 }
 
 /* ---- the session ---- */
@@ -262,6 +331,7 @@ void disk_close(struct disk *disk)
 {
 	disk->closed = true;
 	loop_remove(&disk->recheck);
+	session_forget_reset(target_session(disk->target), disk);
 	disk_give_up(disk, NULL);
 }
 
@@ -273,9 +343,9 @@ enum cache_mode disk_cache_mode(const struct options *options, const struct lun_
 }
 
 /* The LUN's own layers are complete but for this one. */
-static void disk_add_cache(struct disk *disk, const struct disk_environment *environment)
+static void disk_add_cache(struct disk *disk, const struct target_environment *environment)
 {
-	const struct options *options = environment->options;
+	const struct options *options = target_options(disk->target);
 	enum cache_mode mode = disk_cache_mode(options, &disk->info);
 	const struct cache_options cache_options = {
 	    .writethrough = mode == CACHE_WRITETHROUGH,
@@ -286,41 +356,64 @@ static void disk_add_cache(struct disk *disk, const struct disk_environment *env
 	if (mode == CACHE_NONE)
 		return;
 	disk->cache = cache_new(
-	    disk->top, environment->loop, environment->cache_memory, &cache_options, disk->name);
+	    disk->top, environment->loop, environment->cache_memory, &cache_options, disk->title);
 	disk->top = disk->cache;
 }
 
-struct disk *disk_make(
-    struct target *target, const struct disk_environment *environment, const struct lun_info *info)
+static char *disk_make_name(const struct lun_info *info)
 {
-	const struct options *options = environment->options;
+	return g_strdup_printf(
+	    "lun%u.%s", (unsigned)info->lun, info->type == SCSI_TYPE_CD ? "iso" : "img");
+}
+
+char *disk_make_title(const struct target *target, const struct target_environment *environment,
+    const struct lun_info *info)
+{
+	g_autofree char *name = disk_make_name(info);
+
+	return environment->several ? g_strdup_printf("%s/%s", target_name(target), name)
+	                            : g_steal_pointer(&name);
+}
+
+struct disk *disk_make(struct target *target, const struct target_environment *environment,
+    const struct lun_info *info, struct writer *writer)
+{
+	const struct options *options = target_options(target);
 	struct loop *loop = environment->loop;
 	struct disk *disk = g_new0(struct disk, 1);
 
 	disk->target = target;
+	disk->writer = writer;
 	disk->info = *info;
-	disk->name = g_strdup_printf(
-	    "lun%u.%s", (unsigned)info->lun, info->type == SCSI_TYPE_CD ? "iso" : "img");
+	disk->name = disk_make_name(info);
+	disk->title = disk_make_title(target, environment, info);
 	disk->read_only = options->read_only || info->write_protected;
 	disk->shared = options->shared;
-	disk->nexus = nexus_new(loop, session_port(environment->session),
+	disk->nexus = nexus_new(loop, session_port(target_session(target)),
 	    options->replacement_timeout, disk_expired, disk);
-	disk->scsi = disk_new(loop, nexus_port(disk->nexus), info, disk->name, disk->read_only);
+	disk->scsi = disk_new(loop, nexus_port(disk->nexus), info, disk->title, disk->read_only);
 	disk_on_attention(disk->scsi, disk_attention, disk);
 	disk->retain =
-	    retain_new(disk->scsi, loop, environment->memory, disk->name, !options->shared);
+	    retain_new(disk->scsi, loop, environment->memory, disk->title, !options->shared);
 	disk->top = align_new(disk->retain, loop, environment->pool);
 	disk_add_cache(disk, environment);
 	return disk;
+}
+
+bool disk_is_idle(const struct disk *disk)
+{
+	return (disk->cache == NULL || cache_is_idle(disk->cache)) &&
+	       retain_is_idle(disk->retain) && (disk->probe == NULL || !probe_is_busy(disk->probe));
 }
 
 bool disk_is_same_lun(const struct disk *a, const struct disk *b)
 {
 	const struct lun_info *one = &a->info, *other = &b->info;
 
-	return !a->shared && !lun_identity_is_weak(one) && strcmp(one->wwid, other->wwid) == 0 &&
-	       strcmp(one->serial, other->serial) == 0 && one->type == other->type &&
-	       one->blocks == other->blocks && one->block_size == other->block_size;
+	/* Not the capacity: it may change, and one of them know of it later. */
+	return !a->shared && !b->shared && !lun_identity_is_weak(one) &&
+	       strcmp(one->wwid, other->wwid) == 0 && strcmp(one->serial, other->serial) == 0 &&
+	       one->type == other->type && one->block_size == other->block_size;
 }
 
 char *disk_full_name(const struct disk *disk)
@@ -336,6 +429,10 @@ void disk_destroy(gpointer data)
 	block_free(disk->top);
 	nexus_free(disk->nexus);
 	probe_free(disk->probe);
+	writer_free(disk->writer);
+	if (disk->links != NULL)
+		g_ptr_array_unref(disk->links);
+	g_free(disk->title);
 	g_free(disk->trouble);
 	g_free(disk->name);
 	g_free(disk);
@@ -431,6 +528,6 @@ char *disk_describe_unstable(const struct disk *disk)
 	}
 	if (ranges->len > RANGES_TOLD)
 		g_string_append_printf(text, " and %u ranges more", ranges->len - RANGES_TOLD);
-	return g_strdup_printf("%s: bytes %s (%" G_GUINT64_FORMAT " in all)", disk->name, text->str,
-	    count_bytes(ranges));
+	return g_strdup_printf("%s: bytes %s (%" G_GUINT64_FORMAT " in all)", disk->title,
+	    text->str, count_bytes(ranges));
 }

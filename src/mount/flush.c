@@ -67,7 +67,7 @@ static void add_disk(const struct disk *disk, void *data)
 	unwritten->disks += bytes > 0;
 	if (bytes > unwritten->most) {
 		unwritten->most = bytes;
-		unwritten->name = disk->name;
+		unwritten->name = disk->title;
 	}
 }
 
@@ -134,5 +134,5 @@ void flush_for_client(
 	*request = (struct flush_request){.targets = targets,
 	    .client = control_client_ref(client),
 	    .ticker = loop_ticker(loop, PROGRESS_MS, flush_request_tick, request)};
-	fs_flush_all(fs, flush_request_progress, flush_request_done, request);
+	fs_flush(fs, NULL, flush_request_progress, flush_request_done, request);
 }

@@ -1,55 +1,25 @@
 /*
- * status.c - what a mount tells of itself, for 'lunfs status': sessions, LUNs, counters.
+ * status.c - what a mount tells people of itself, for 'lunfs status'.
  *
- *   {"mountpoint": S, "source": S, "targets": [{"name": S, "state": S, "address": S, "reconnects":
- * N, "last_error": S, "outages": N, "outage_began": S, "outage_ms": N, "outage_over": B,
- * "outage_reason": S, "outage_attempts": N, "outage_resent": N, "resent": N, "luns": [{"lun": N,
- * "type": S, "file": S or "", "reason": S, "size": N, "block_size": N, "vendor": S, "product": S,
- * "serial": S, "wwid": S, "identity": "strong" or "weak", "read_only": B, "same_as": S, "trouble":
- * S, "waiting": N, "away_ms": N, "unstable_bytes": N, "cache": "writeback", "writethrough" or
- * "none", "cache_size": N, "cached_bytes": N, "dirty_bytes": N, "cache_hits": N, "cache_misses": N,
- * "fetched_ahead": N, "used_ahead": N, "readahead": "auto" or S, "readahead_window": N,
- * "write_outs": N, "write_out_failures": N, "throttled": N, "reads": N, "writes": N, "flushes": N,
- * "bytes_read": N, "bytes_written": N, "retries": N, "errors": N}]}]}
+ *   SOURCE on MOUNTPOINT
+ *   TARGET: STATE at PORTAL since TIME, N reconnects
+ *     what was negotiated, the settings in force
+ *     FILE  type, size, ...
+ *       counters, latency, cache, what is wrong
  *
- * The outage is the last one; outage_began is in UTC (ISO 8601); resent counts commands.
- * cache_size is for all LUNs together; hits, misses and what is ahead count pages; what was written
- * out, commands.
+ * A target that is not ready says so in capitals, and in the second line where there are several.
  */
 #include "status.h"
 
 #include <string.h>
 
-static const struct disk *find_disk(const struct target *target, uint16_t lun)
-{
-	const GPtrArray *disks = target_disks(target);
+#include "status_parts.h"
 
-	for (unsigned i = 0; disks != NULL && i < disks->len; i++) {
-		const struct disk *disk = g_ptr_array_index(disks, i);
-
-		if (disk->info.lun == lun)
-			return disk;
-	}
-	return NULL;
-}
-
-/* Why a LUN is no file. */
-static const char *lun_reason(const struct lun_info *info)
-{
-	return info->fault[0] != '\0' ? info->fault : "not shown yet";
-}
+#define WIDTH 80u
 
 static char *format_size(uint64_t bytes)
 {
 	return g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
-}
-
-/* "auto", or the number of bytes. */
-static char *format_readahead(const struct options *options)
-{
-	return options->readahead == OPTIONS_AUTO
-	           ? g_strdup("auto")
-	           : g_strdup_printf("%" G_GUINT64_FORMAT, options->readahead);
 }
 
 static unsigned percent(uint64_t part, uint64_t whole)
@@ -77,11 +47,11 @@ static void text_readahead(
 		    percent(stats->used_ahead, stats->fetched_ahead));
 }
 
-static void text_cache_stats(
-    GString *text, const struct options *options, const struct cache_stats *stats)
+static void text_cache_stats(GString *text, const struct status_view *view,
+    const struct options *options, const struct cache_stats *stats)
 {
 	uint64_t pages = stats->hits + stats->misses;
-	g_autofree char *size = format_size(options->cache_size);
+	g_autofree char *size = format_size(view->cache_size);
 	g_autofree char *cached = format_size(stats->cached);
 	g_autofree char *dirty = format_size(stats->dirty);
 
@@ -101,7 +71,8 @@ static void text_cache_stats(
 		    stats->failed, stats->written_out);
 }
 
-static void text_cache(GString *text, const struct options *options, const struct disk *disk)
+static void text_cache(GString *text, const struct status_view *view, const struct options *options,
+    const struct disk *disk)
 {
 	enum cache_mode mode = disk_cache_mode(options, &disk->info);
 
@@ -112,8 +83,49 @@ static void text_cache(GString *text, const struct options *options, const struc
 	else if (options->shared)
 		g_string_append(text, ": shared");
 	else if (disk->cache != NULL)
-		text_cache_stats(text, options, cache_stats(disk->cache));
+		text_cache_stats(text, view, options, cache_stats(disk->cache));
 	g_string_append_c(text, '\n');
+}
+
+static char *format_latency(uint64_t us)
+{
+	if (us < 1000)
+		return g_strdup_printf("%u us", (unsigned)us);
+	if (us < 1000000)
+		return g_strdup_printf("%.*f ms", us < 10000 ? 1 : 0, (double)us / 1000);
+	return g_strdup_printf("%.1f s", (double)us / 1000000);
+}
+
+static void text_latency_of(
+    GString *text, const char *what, const struct histogram *histogram, bool *first)
+{
+	g_autofree char *p50 = format_latency(histogram_quantile_us(histogram, 0.50));
+	g_autofree char *p99 = format_latency(histogram_quantile_us(histogram, 0.99));
+
+	if (histogram->total == 0)
+		return;
+	g_string_append_printf(
+	    text, "%s%s p50 %s, p99 %s", *first ? "    latency: " : "; ", what, p50, p99);
+	*first = false;
+}
+
+static void text_latency(GString *text, const struct disk_stats *stats)
+{
+	bool first = true;
+
+	text_latency_of(text, "read", &stats->read_latency, &first);
+	text_latency_of(text, "write", &stats->write_latency, &first);
+	text_latency_of(text, "flush", &stats->flush_latency, &first);
+	if (!first)
+		g_string_append_c(text, '\n');
+}
+
+/* What may come from a target, on a line of its own. */
+static void text_line(GString *text, const char *indent, const char *words)
+{
+	g_autofree char *printable = parts_printable(words);
+
+	g_string_append_printf(text, "%s%s\n", indent, printable);
 }
 
 static void text_trouble(GString *text, const struct disk *disk)
@@ -125,10 +137,12 @@ static void text_trouble(GString *text, const struct disk *disk)
 		g_string_append_printf(text, "    same as %s\n", name);
 	}
 	if (disk->trouble != NULL)
-		g_string_append_printf(text, "    %s\n", disk->trouble);
+		text_line(text, "    ", disk->trouble);
 	if (nexus_waiting(disk->nexus) > 0)
-		g_string_append_printf(text, "    %u commands wait, since %.1f s\n",
-		    nexus_waiting(disk->nexus), (double)nexus_away_ms(disk->nexus) / 1000);
+		g_string_append_printf(text, "    %u command%s; none was done for %.1f s\n",
+		    nexus_waiting(disk->nexus),
+		    nexus_waiting(disk->nexus) == 1 ? " waits" : "s wait",
+		    (double)nexus_away_ms(disk->nexus) / 1000);
 	if (unstable > 0) {
 		g_autofree char *size = format_size(unstable);
 		g_string_append_printf(
@@ -136,14 +150,15 @@ static void text_trouble(GString *text, const struct disk *disk)
 	}
 }
 
-static void text_lun(GString *text, const struct options *options, const struct target *target,
+static void text_lun(GString *text, const struct status_view *view, const struct target *target,
     const struct lun_info *info)
 {
-	const struct disk *disk = find_disk(target, info->lun);
+	const struct disk *disk = parts_disk(target, info->lun);
 
 	if (disk == NULL) {
-		g_string_append_printf(text, "  lun %-3u %-8s %s\n", (unsigned)info->lun,
-		    scsi_type_name(info->type), lun_reason(info));
+		g_string_append_printf(
+		    text, "  lun %-3u %-8s ", (unsigned)info->lun, scsi_type_name(info->type));
+		text_line(text, "", parts_reason(target, info));
 		return;
 	}
 	const struct disk_stats *stats = disk_stats(disk->scsi);
@@ -161,212 +176,198 @@ static void text_lun(GString *text, const struct options *options, const struct 
 	    " retries, %" G_GUINT64_FORMAT " errors\n",
 	    stats->reads, bytes_read, stats->writes, bytes_written, stats->flushes, stats->retries,
 	    stats->errors);
-	text_cache(text, options, disk);
+	text_latency(text, stats);
+	text_cache(text, view, target_options(target), disk);
 	text_trouble(text, disk);
 }
 
-/* "2026-11-21T16:20:01Z" */
-static char *outage_time(const struct outage *outage)
-{
-	g_autoptr(GDateTime) time =
-	    g_date_time_new_from_unix_utc(outage->began_us / G_USEC_PER_SEC);
-
-	return g_date_time_format(time, "%Y-%m-%dT%H:%M:%SZ");
-}
+/* ---- a target ---- */
 
 static void text_outage(GString *text, const struct target *target)
 {
 	struct outage outage;
-	unsigned count = session_outages(target_session(target), &outage);
+	unsigned count = parts_outages(target, &outage);
 	uint64_t resent;
 
 	if (count == 0)
 		return;
-	g_autofree char *time = outage_time(&outage);
+	g_autofree char *time = parts_time(outage.began_us);
+	g_autofree char *reason = parts_printable(outage.reason);
 	target_resent(target, &resent);
 	g_string_append_printf(text,
 	    "  %u outage%s, the %s since %s, %s %.1f s: %s; %" G_GUINT64_FORMAT
-	    " commands sent again\n",
+	    " command%s sent again\n",
 	    count, count == 1 ? "" : "s", outage.over ? "last" : "present one", time,
-	    outage.over ? "for" : "now for", (double)outage.lasted_ms / 1000, outage.reason,
-	    resent);
+	    outage.over ? "for" : "now for", (double)outage.lasted_ms / 1000, reason, resent,
+	    resent == 1 ? "" : "s");
 }
 
-char *status_text(const struct mount *mount, const GPtrArray *targets)
+/* A list in lines of at most WIDTH columns, the further ones indented. */
+struct list {
+	GString *text;
+	unsigned column;
+};
+
+static void list_begin(struct list *list, GString *text, const char *what)
+{
+	*list = (struct list){.text = text};
+	g_string_append_printf(text, "  %s:", what);
+	list->column = (unsigned)strlen(what) + 3;
+}
+
+static void G_GNUC_PRINTF(2, 3) list_add(struct list *list, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	g_autofree char *item = g_strdup_vprintf(format, args);
+	va_end(args);
+	unsigned columns = (unsigned)g_utf8_strlen(item, -1);
+	bool first = g_str_has_suffix(list->text->str, ":");
+
+	if (!first)
+		g_string_append_c(list->text, ',');
+	if (!first && list->column + columns + 3 > WIDTH) {
+		g_string_append(list->text, "\n   ");
+		list->column = 3;
+	}
+	g_string_append_printf(list->text, " %s", item);
+	list->column += columns + 2;
+}
+
+static const char *auth_words(const char *proved)
+{
+	if (strcmp(proved, "mutual") == 0)
+		return "CHAP (mutual: both have proved who they are)";
+	if (strcmp(proved, "one-way") == 0)
+		return "CHAP (one-way: the target has not proved who it is)";
+	return "None";
+}
+
+/* As 'iscsiadm -m session -P3' names it, where it is not the same everywhere; the rest is in the
+ * JSON. */
+static void text_negotiated(GString *text, const struct target *target)
+{
+	static const char *const shown[][2] = {
+	    {"HeaderDigest", NULL},
+	    {"DataDigest", NULL},
+	    {"InitiatorMaxRecvDataSegmentLength", "MaxRecvDataSegmentLength"},
+	    {"MaxRecvDataSegmentLength", "MaxXmitDataSegmentLength"},
+	    {"FirstBurstLength", NULL},
+	    {"MaxBurstLength", NULL},
+	    {"ImmediateData", NULL},
+	    {"InitialR2T", NULL},
+	    {"MaxOutstandingR2T", NULL},
+	    {"TargetPortalGroupTag", "TPGT"},
+	    {"TargetAlias", NULL},
+	};
+	const char *const *keys = parts_keys(target);
+	struct list list;
+
+	if (keys[0] == NULL)
+		return;
+	list_begin(&list, text, "negotiated");
+	for (unsigned i = 0; i < G_N_ELEMENTS(shown); i++)
+		for (unsigned k = 0; keys[k] != NULL; k += 2)
+			if (strcmp(keys[k], shown[i][0]) == 0)
+				list_add(&list, "%s %s",
+				    shown[i][1] != NULL ? shown[i][1] : keys[k], keys[k + 1]);
+	for (unsigned k = 0; keys[k] != NULL; k += 2)
+		if (strcmp(keys[k], "CHAP") == 0)
+			list_add(&list, "AuthMethod %s", auth_words(keys[k + 1]));
+	g_string_append_c(text, '\n');
+}
+
+static void list_add_time(struct list *list, const char *name, unsigned ms)
+{
+	if (ms == OPTIONS_INFINITY)
+		list_add(list, "%s=infinity", name);
+	else if (ms % 1000 != 0)
+		list_add(list, "%s=%ums", name, ms);
+	else
+		list_add(list, "%s=%us", name, ms / 1000);
+}
+
+static void text_settings(GString *text, const struct options *options)
+{
+	struct list list;
+
+	list_begin(&list, text, "settings");
+	list_add(&list, "%s", options->read_only ? "ro" : "rw");
+	if (options->shared)
+		list_add(&list, "shared");
+	list_add(&list, "cache=%s", cache_mode_name(options->cache));
+	list_add_time(&list, "dirty_expire", options->dirty_expire);
+	if (options->readahead == OPTIONS_AUTO)
+		list_add(&list, "readahead=auto");
+	else
+		list_add(&list, "readahead=%" G_GUINT64_FORMAT, options->readahead);
+	list_add_time(&list, "replacement_timeout", options->replacement_timeout);
+	list_add_time(&list, "command_timeout", options->command_timeout);
+	list_add_time(&list, "login_timeout", options->login_timeout);
+	list_add_time(&list, "noop_out_interval", options->noop_out_interval);
+	list_add_time(&list, "noop_out_timeout", options->noop_out_timeout);
+	list_add(&list, "header_digest=%s", options->header_digest ? "crc32c" : "none");
+	g_string_append_c(text, '\n');
+}
+
+static void text_target(GString *text, const struct status_view *view, const struct target *target)
+{
+	g_autofree char *since = parts_time(parts_since_us(target));
+	g_autofree char *name = parts_printable(target_name(target));
+	g_autofree char *error = parts_printable(parts_last_error(target));
+	unsigned count;
+	const struct lun_info *luns = target_luns(target, &count);
+	bool ready = parts_is_ready(target);
+
+	g_string_append_printf(
+	    text, "%s: %s%s", name, ready ? "" : "NOT READY, ", target_state(target));
+	if (parts_address(target)[0] != '\0')
+		g_string_append_printf(text, " at %s", parts_address(target));
+	if (since[0] != '\0')
+		g_string_append_printf(text, ready ? " since %s" : ", last login %s", since);
+	g_string_append_printf(text, ", %u reconnects", parts_reconnects(target));
+	if (error[0] != '\0')
+		g_string_append_printf(text, ", last error: %s", error);
+	g_string_append_c(text, '\n');
+	if (parts_trouble(target)[0] != '\0')
+		text_line(text, "  ", parts_trouble(target));
+	text_outage(text, target);
+	text_negotiated(text, target);
+	text_settings(text, target_options(target));
+	for (unsigned i = 0; i < count; i++)
+		text_lun(text, view, target, &luns[i]);
+}
+
+/* "5 targets, 2 NOT READY: nas, tapes" */
+static void text_summary(GString *text, const GPtrArray *targets)
+{
+	g_autoptr(GString) names = g_string_new(NULL);
+	unsigned away = 0;
+
+	for (unsigned i = 0; i < targets->len; i++) {
+		const struct target *target = g_ptr_array_index(targets, i);
+
+		if (parts_is_ready(target))
+			continue;
+		g_autofree char *name = parts_printable(target_name(target));
+		g_string_append_printf(names, "%s%s", away++ > 0 ? ", " : ": ", name);
+	}
+	if (targets->len == 1)
+		return;
+	g_string_append_printf(text, "%u targets", targets->len);
+	if (away > 0)
+		g_string_append_printf(text, ", %u NOT READY%s", away, names->str);
+	g_string_append_c(text, '\n');
+}
+
+char *status_text(const struct status_view *view)
 {
 	GString *text = g_string_new(NULL);
 
-	g_string_append_printf(text, "%s on %s\n", mount->source->text, mount->mountpoint);
-	for (unsigned i = 0; i < targets->len; i++) {
-		const struct target *target = g_ptr_array_index(targets, i);
-		const struct session *session = target_session(target);
-		unsigned count;
-		const struct lun_info *luns = target_luns(target, &count);
-
-		g_string_append_printf(
-		    text, "%s: %s", target_name(target), session_state_name(session));
-		if (session_address(session)[0] != '\0')
-			g_string_append_printf(text, " at %s", session_address(session));
-		g_string_append_printf(text, ", %u reconnects", session_reconnects(session));
-		if (session_last_error(session)[0] != '\0')
-			g_string_append_printf(
-			    text, ", last error: %s", session_last_error(session));
-		g_string_append_c(text, '\n');
-		text_outage(text, target);
-		for (unsigned k = 0; k < count; k++)
-			text_lun(text, mount->options, target, &luns[k]);
-	}
+	g_string_append_printf(text, "%s on %s\n", view->source, view->mountpoint);
+	text_summary(text, view->targets);
+	for (unsigned i = 0; i < view->targets->len; i++)
+		text_target(text, view, g_ptr_array_index(view->targets, i));
 	return g_string_free(text, FALSE);
-}
-
-/* ---- JSON ---- */
-
-static void json_string(GString *json, const char *name, const char *value)
-{
-	g_autofree char *valid = g_utf8_make_valid(value, -1);
-
-	g_string_append_printf(json, "\"%s\": \"", name);
-	for (const char *c = valid; *c != '\0'; c++) {
-		if (*c == '"' || *c == '\\')
-			g_string_append_c(json, '\\');
-		if ((unsigned char)*c < ' ')
-			g_string_append_printf(json, "\\u%04x", (unsigned)*c);
-		else
-			g_string_append_c(json, *c);
-	}
-	g_string_append(json, "\", ");
-}
-
-static void json_bool(GString *json, const char *name, bool value)
-{
-	g_string_append_printf(json, "\"%s\": %s, ", name, value ? "true" : "false");
-}
-
-static void json_number(GString *json, const char *name, uint64_t value)
-{
-	g_string_append_printf(json, "\"%s\": %" G_GUINT64_FORMAT ", ", name, value);
-}
-
-/* Ends what was opened with open: the comma of the last member becomes the end. */
-static void json_close(GString *json, const char *end)
-{
-	if (g_str_has_suffix(json->str, ", "))
-		g_string_truncate(json, json->len - 2);
-	g_string_append(json, end);
-}
-
-static void json_trouble(GString *json, const struct disk *disk)
-{
-	g_autofree char *twin = disk->twin != NULL ? disk_full_name(disk->twin) : g_strdup("");
-
-	json_string(json, "same_as", twin);
-	json_string(json, "trouble", disk->trouble != NULL ? disk->trouble : "");
-	json_number(json, "waiting", nexus_waiting(disk->nexus));
-	json_number(json, "away_ms", (uint64_t)nexus_away_ms(disk->nexus));
-	json_number(json, "unstable_bytes", disk_unstable_bytes(disk));
-}
-
-static void json_cache(GString *json, const struct options *options, const struct disk *disk)
-{
-	const struct cache_stats none = {.cached = 0};
-	const struct cache_stats *stats = disk->cache != NULL ? cache_stats(disk->cache) : &none;
-	g_autofree char *readahead = format_readahead(options);
-	enum cache_mode mode = disk_cache_mode(options, &disk->info);
-
-	json_string(json, "cache", cache_mode_name(mode));
-	json_number(json, "cache_size", options->cache_size);
-	json_number(json, "cached_bytes", stats->cached);
-	json_number(json, "dirty_bytes", stats->dirty);
-	json_number(json, "cache_hits", stats->hits);
-	json_number(json, "cache_misses", stats->misses);
-	json_number(json, "fetched_ahead", stats->fetched_ahead);
-	json_number(json, "used_ahead", stats->used_ahead);
-	json_string(json, "readahead", readahead);
-	json_number(json, "readahead_window", stats->window);
-	json_number(json, "write_outs", stats->written_out);
-	json_number(json, "write_out_failures", stats->failed);
-	json_number(json, "throttled", stats->throttled);
-}
-
-static void json_outage(GString *json, const struct target *target)
-{
-	struct outage outage = {.over = true, .reason = ""};
-	unsigned count = session_outages(target_session(target), &outage);
-	uint64_t since_outage, resent = target_resent(target, &since_outage);
-	g_autofree char *time = count > 0 ? outage_time(&outage) : g_strdup("");
-
-	json_number(json, "outages", count);
-	json_string(json, "outage_began", time);
-	json_number(json, "outage_ms", (uint64_t)outage.lasted_ms);
-	json_bool(json, "outage_over", outage.over);
-	json_string(json, "outage_reason", outage.reason);
-	json_number(json, "outage_attempts", outage.attempts);
-	json_number(json, "outage_resent", since_outage);
-	json_number(json, "resent", resent);
-}
-
-static void json_lun(GString *json, const struct options *options, const struct target *target,
-    const struct lun_info *info)
-{
-	const struct disk *disk = find_disk(target, info->lun);
-	struct disk_stats none = {.reads = 0};
-	const struct disk_stats *stats = disk != NULL ? disk_stats(disk->scsi) : &none;
-
-	g_string_append_c(json, '{');
-	json_number(json, "lun", info->lun);
-	json_string(json, "type", scsi_type_name(info->type));
-	json_string(json, "file", disk != NULL ? disk->name : "");
-	json_string(json, "reason", disk != NULL ? "" : lun_reason(info));
-	json_number(json, "size", disk != NULL ? disk->top->size : 0);
-	json_number(json, "block_size", info->block_size);
-	json_string(json, "vendor", info->vendor);
-	json_string(json, "product", info->product);
-	json_string(json, "serial", info->serial);
-	json_string(json, "wwid", info->wwid);
-	json_string(json, "identity", lun_identity_is_weak(info) ? "weak" : "strong");
-	json_bool(json, "read_only", disk == NULL || disk->read_only);
-	if (disk != NULL) {
-		json_trouble(json, disk);
-		json_cache(json, options, disk);
-	}
-	json_number(json, "reads", stats->reads);
-	json_number(json, "writes", stats->writes);
-	json_number(json, "flushes", stats->flushes);
-	json_number(json, "bytes_read", stats->bytes_read);
-	json_number(json, "bytes_written", stats->bytes_written);
-	json_number(json, "retries", stats->retries);
-	json_number(json, "errors", stats->errors);
-	json_close(json, "}, ");
-}
-
-static void json_target(GString *json, const struct options *options, const struct target *target)
-{
-	const struct session *session = target_session(target);
-	unsigned count;
-	const struct lun_info *luns = target_luns(target, &count);
-
-	g_string_append_c(json, '{');
-	json_string(json, "name", target_name(target));
-	json_string(json, "state", session_state_name(session));
-	json_string(json, "address", session_address(session));
-	json_number(json, "reconnects", session_reconnects(session));
-	json_string(json, "last_error", session_last_error(session));
-	json_outage(json, target);
-	g_string_append(json, "\"luns\": [");
-	for (unsigned i = 0; i < count; i++)
-		json_lun(json, options, target, &luns[i]);
-	json_close(json, "]}, ");
-}
-
-char *status_json(const struct mount *mount, const GPtrArray *targets)
-{
-	GString *json = g_string_new("{");
-
-	json_string(json, "mountpoint", mount->mountpoint);
-	json_string(json, "source", mount->source->text);
-	g_string_append(json, "\"targets\": [");
-	for (unsigned i = 0; i < targets->len; i++)
-		json_target(json, mount->options, g_ptr_array_index(targets, i));
-	json_close(json, "]}");
-	return g_string_free(json, FALSE);
 }

@@ -1,123 +1,102 @@
 /*
- * target.c - a target: its session, what the probe found, and its disks.
+ * target.c - a target: its session, which LUNs it has, and its disks.
+ *
+ *              session fails                        session lost, and back: each disk proves itself
+ *   TRYING -----------------> FAILED                +------+
+ *     ^  |                      |                   v      |
+ *     |  +--- LUNs known -------|----------------> KNOWN --+
+ *     +------- after a pause ---+
+ *
+ *   any --target_close()--> CLOSING --> CLOSED
+ *
+ * TRYING lasts from the first dial to the first list of LUNs, over as many sessions as that takes.
+ * Where a session was never had it is tried again after pauses that grow. In KNOWN the list is
+ * asked for again when the target says that it has changed, after each loss, and now and then
+ * (target_luns.c).
  *
  * When the session was lost and is back, each disk is proved to be the same before it goes on, each
  * at its own pace (SAFETY.md 14, 18); when all have had their verdict the outage is over.
  */
-#include "disk.h"
-#include "lunfs/log.h"
+#include "target.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+#include "isid.h"
 #include "lunfs/loop.h"
 
 /* A session that is taken away as soon as it stands, again and again, for replacement_timeout and
  * for so long at least, is of no use. */
-#define FLEETING_MIN_MS 60000
-
-struct target {
-	struct loop *loop;
-	struct login login;
-	char *name;
-	GPtrArray *portals;
-	int lun;
-	void (*probed)(struct target *target, const char *error, void *data);
-	void (*closed)(void *data);
-	void *data;
-
-	struct session *session;
-	struct probe *probe;
-	GArray *luns; /* of struct lun_info */
-	GPtrArray *disks;
-	const struct options *options;
-	uint64_t resent_before; /* the last outage */
-	bool reported;          /* that it is over */
-	struct log_limit log;
-};
+#define FLEETING_MIN_MS 60000u
+/* Between tries: of who could not be reached, and of who said no to us, which might lock us out. */
+#define RETRY_MIN_MS         500u
+#define RETRY_MAX_MS         10000u
+#define RETRY_REFUSED_MIN_MS 10000u
+#define RETRY_REFUSED_MAX_MS 60000u
 
 static void target_session_event(
     struct session *session, enum session_event event, const char *text, void *data);
-static void target_session_up(struct target *target);
 
-/* ---- log in and probe ---- */
-
-void target_login_fill(const struct target_login *from, struct login *login)
+void target_tell(struct target *target, enum target_event event, struct disk *disk)
 {
-	const struct options *options = from->options;
-
-	login->initiator_name = from->initiator_name;
-	login->isid_random = from->isid_random;
-	login->username = from->credentials->username;
-	login->password = from->credentials->password;
-	login->username_in = from->credentials->username_in;
-	login->password_in = from->credentials->password_in;
-	login->header_digest = options->header_digest;
-	login->login_timeout_ms = options->login_timeout;
-	login->command_timeout_ms = options->command_timeout;
-	login->noop_interval_ms = options->noop_out_interval;
-	login->noop_timeout_ms = options->noop_out_timeout;
+	target->fn(target, event, disk, target->data);
 }
 
-static void target_tell(struct target *target, const char *error)
+void target_set_trouble(struct target *target, const char *trouble)
 {
-	void (*probed)(struct target * target, const char *error, void *data) = target->probed;
+	char *copy = g_strdup(trouble);
 
-	target->probed = NULL;
-	if (probed != NULL)
-		probed(target, error, target->data);
+	g_free(target->trouble);
+	target->trouble = copy;
 }
 
-static void target_probed(
-    const struct lun_info *luns, unsigned count, const char *error, void *data)
+void target_settle(struct target *target)
 {
-	struct target *target = data;
-
-	if (target->disks != NULL) { /* they were made from what an earlier session showed */
-		if (error == NULL)
-			target_session_up(target);
-		return;
-	}
-	/* Another target's probe may take longer than this session lasts: it is asked again then.
-	 */
-	g_array_set_size(target->luns, 0);
-	if (error == NULL) {
-		g_array_append_vals(target->luns, luns, count);
-		session_verified(target->session);
-	}
-	target_tell(target, error);
+	target->settled = true;
+	target_tell(target, TARGET_SETTLED, NULL);
 }
 
-static void target_probe(struct target *target)
+/* ---- log in ---- */
+
+static void target_dial(struct target *target)
 {
-	probe_free(target->probe);
-	target->probe = probe_start(
-	    session_port(target->session), target->loop, target->lun, target_probed, target);
+	target->state = TARGET_TRYING;
+	target->session =
+	    session_new(target->environment->loop, &target->login, target_session_event, target);
+}
+
+void target_try_again(struct target *target)
+{
+	loop_remove(&target->retry);
+	session_free(g_steal_pointer(&target->session));
+	target_dial(target);
+}
+
+static void target_pause_over(void *data)
+{
+	target_try_again(data);
+}
+
+static void target_failed(struct target *target, const char *text)
+{
+	bool refused = session_wants_secret(target->session);
+	unsigned least = refused ? RETRY_REFUSED_MIN_MS : RETRY_MIN_MS;
+	unsigned most = refused ? RETRY_REFUSED_MAX_MS : RETRY_MAX_MS;
+	uint32_t jitter = 0;
+
+	target->state = TARGET_FAILED;
+	target->refused = refused;
+	target_set_trouble(target, text);
+	target->pause_ms = CLAMP(target->pause_ms + target->pause_ms / 2, least, most);
+	/* not all of them in step */
+	if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) < 0)
+		jitter = 0;
+	target->retry = loop_timer(target->environment->loop,
+	    target->pause_ms - jitter % (target->pause_ms / 4), target_pause_over, target);
+	target_settle(target);
 }
 
 /* ---- lost and back ---- */
-
-uint64_t target_resent(const struct target *target, uint64_t *since_outage)
-{
-	uint64_t resent = 0;
-
-	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
-		const struct disk *disk = g_ptr_array_index(target->disks, i);
-
-		resent += nexus_resent(disk->nexus) + retain_stats(disk->retain)->resent_writes;
-	}
-	if (since_outage != NULL)
-		*since_outage = resent - target->resent_before;
-	return resent;
-}
-
-bool target_is_idle(const struct target *target)
-{
-	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
-		const struct disk *disk = g_ptr_array_index(target->disks, i);
-
-		if ((disk->cache != NULL && !cache_is_idle(disk->cache)) ||
-		    !retain_is_idle(disk->retain))
-			return false;
-	}
-	return true;
-}
 
 static void target_tell_back(struct target *target)
 {
@@ -127,7 +106,7 @@ static void target_tell_back(struct target *target)
 	if (session_outages(target->session, &outage) == 0 || !outage.over || target->reported)
 		return;
 	target->reported = true;
-	if (!log_limit_passes(&target->log, target->name))
+	if (!log_limit_passes(&target->log, target_name(target)))
 		return;
 	for (unsigned i = 0; i < target->disks->len; i++) {
 		const struct disk *disk = g_ptr_array_index(target->disks, i);
@@ -139,38 +118,48 @@ static void target_tell_back(struct target *target)
 	    kept > 0 ? g_strdup_printf(
 	                   "; %s that were not yet on stable storage are written again", size)
 	             : g_strdup("");
-	log_info("%s: logged in again at %s after %.1f s (attempt %u)%s", target->name,
+	log_info_of(target_name(target), "logged in again at %s after %.1f s (attempt %u)%s",
 	    session_address(target->session), (double)outage.lasted_ms / 1000, outage.attempts,
 	    again);
 }
 
+static void target_verified(struct target *target)
+{
+	session_verified(target->session);
+	target_tell_back(target);
+	target_luns_ask(target);
+}
+
 void target_disk_answered(struct target *target)
 {
+	if (target->verified)
+		return;
 	for (unsigned i = 0; i < target->disks->len; i++) {
 		const struct disk *disk = g_ptr_array_index(target->disks, i);
 
 		if (disk->state == DISK_AWAY || disk->state == DISK_ASKED)
 			return;
 	}
-	session_verified(target->session);
-	target_tell_back(target);
+	target->verified = true;
+	target_verified(target);
 }
 
 static void target_session_up(struct target *target)
 {
-	if (target->disks == NULL) {
-		target_probe(target);
+	target->up = true;
+	if (target->state == TARGET_TRYING) {
+		target_luns_ask(target);
 		return;
 	}
 	for (unsigned i = 0; i < target->disks->len; i++)
 		disk_session_up(g_ptr_array_index(target->disks, i));
 	if (target->disks->len == 0)
-		session_verified(target->session);
+		target_disk_answered(target);
 }
 
 static bool target_is_fleeting(const struct target *target)
 {
-	unsigned limit = target->options->replacement_timeout;
+	unsigned limit = target_options(target)->replacement_timeout;
 
 	return limit != OPTIONS_INFINITY &&
 	       session_fleeting_ms(target->session) > MAX(limit, FLEETING_MIN_MS);
@@ -179,11 +168,9 @@ static bool target_is_fleeting(const struct target *target)
 static void target_session_lost(struct target *target)
 {
 	target->resent_before = target_resent(target, NULL);
-	target->reported = false;
-	probe_session_lost(target->probe);
-	if (target->disks == NULL && target->probe != NULL && !probe_is_busy(target->probe))
-		target_tell(target, session_last_error(target->session));
-	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++) {
+	target->reported = target->verified = target->up = false;
+	target_luns_session_lost(target);
+	for (unsigned i = 0; i < target->disks->len; i++) {
 		struct disk *disk = g_ptr_array_index(target->disks, i);
 
 		disk_session_lost(disk);
@@ -208,84 +195,193 @@ static void target_session_event(
 		target_session_lost(target);
 		break;
 	case SESSION_FAILED:
-		target_tell(target, text);
+		target_failed(target, text);
 		break;
 	case SESSION_CLOSED:
-		target->closed(target->data);
+		target->state = TARGET_CLOSED_ALREADY;
+		target_tell(target, TARGET_CLOSED, NULL);
 		break;
 	}
 }
 
-struct target *target_new(struct loop *loop, const struct target_login *login, const char *name,
-    GPtrArray *portals, unsigned number, int lun,
-    void (*probed)(struct target *target, const char *error, void *data), void *data)
+/* ---- life ---- */
+
+static void target_fill_login(struct target *target)
+{
+	const struct target_environment *environment = target->environment;
+	const struct target_plan *plan = target->plan;
+	struct login *login = &target->login;
+
+	target_login_fill(plan, login);
+	login->target = plan->iqn;
+	login->title = plan->name;
+	login->portals = plan->portals;
+	if (environment->isid != NULL) {
+		login->isid_random = isid_random(environment->isid, plan->name);
+		login->isid_qualifier = isid_qualifier(environment->isid, plan->name);
+	} else {
+		if (getrandom(&login->isid_random, sizeof login->isid_random, 0) < 0)
+			login->isid_random = (uint32_t)clock_us();
+		login->isid_random &= 0xffffff;
+	}
+}
+
+void target_login_fill(const struct target_plan *plan, struct login *login)
+{
+	const struct options *options = plan->options;
+	const struct credentials *credentials = plan->credentials;
+
+	*login = (struct login){
+	    .initiator_name = plan->initiator_name,
+	    .username = credentials->username,
+	    .password = credentials->password,
+	    .username_in = credentials->username_in,
+	    .password_in = credentials->password_in,
+	    .header_digest = options->header_digest,
+	    .login_timeout_ms = options->login_timeout,
+	    .command_timeout_ms = options->command_timeout,
+	    .noop_interval_ms = options->noop_out_interval,
+	    .noop_timeout_ms = options->noop_out_timeout,
+	};
+}
+
+/* The configuration says already that it cannot be used. */
+static void target_faulty(void *data)
+{
+	struct target *target = data;
+
+	loop_remove(&target->retry);
+	target_settle(target);
+}
+
+struct target *target_new(const struct target_environment *environment,
+    const struct target_plan *plan, target_event_fn fn, void *data)
 {
 	struct target *target = g_new0(struct target, 1);
 
 	*target = (struct target){
-	    .loop = loop,
-	    .name = g_strdup(name),
-	    .portals = portals,
-	    .lun = lun,
-	    .probed = probed,
+	    .environment = environment,
+	    .plan = plan,
+	    .fn = fn,
 	    .data = data,
-	    .options = login->options,
-	    .luns = g_array_new(FALSE, FALSE, sizeof(struct lun_info)),
+	    .born_ms = clock_ms(),
+	    .disks = g_ptr_array_new(),
+	    .going = g_ptr_array_new(),
 	};
-	target_login_fill(login, &target->login);
-	target->login.target = target->name;
-	target->login.isid_qualifier = (uint16_t)number;
-	target->login.portals = portals;
-	target->session = session_new(loop, &target->login, target_session_event, target);
+	target_luns_init(target);
+	if (plan->credentials != NULL) {
+		target_fill_login(target);
+		target_dial(target);
+	} else {
+		target->state = TARGET_FAILED;
+		target_set_trouble(target, plan->fault);
+		target->retry = loop_timer(environment->loop, 0, target_faulty, target);
+	}
 	return target;
+}
+
+static void target_closed_without_session(void *data)
+{
+	struct target *target = data;
+
+	loop_remove(&target->retry);
+	target->state = TARGET_CLOSED_ALREADY;
+	target_tell(target, TARGET_CLOSED, NULL);
+}
+
+void target_close(struct target *target, unsigned timeout_ms)
+{
+	bool without_session =
+	    target->state == TARGET_FAILED || target->state == TARGET_CLOSED_ALREADY;
+
+	if (target->state == TARGET_CLOSING)
+		return; /* CLOSED is to come */
+	loop_remove(&target->retry);
+	target_luns_stop(target);
+	target->state = TARGET_CLOSING;
+	for (unsigned i = 0; i < target->disks->len; i++)
+		disk_close(g_ptr_array_index(target->disks, i));
+	if (!without_session)
+		session_close(target->session, timeout_ms);
+	else
+		target->retry =
+		    loop_timer(target->environment->loop, 0, target_closed_without_session, target);
+}
+
+bool target_is_idle(const struct target *target)
+{
+	for (unsigned i = 0; i < target->disks->len; i++)
+		if (!disk_is_idle(g_ptr_array_index(target->disks, i)))
+			return false;
+	for (unsigned i = 0; i < target->going->len; i++)
+		if (!disk_is_idle(g_ptr_array_index(target->going, i)))
+			return false;
+	return true;
+}
+
+void target_free(struct target *target)
+{
+	if (target == NULL)
+		return;
+	loop_remove(&target->retry);
+	target_luns_stop(target);
+	session_free(target->session);
+	target_luns_free(target);
+	g_ptr_array_set_free_func(target->disks, disk_destroy);
+	g_ptr_array_unref(target->disks);
+	g_ptr_array_set_free_func(target->going, disk_destroy);
+	g_ptr_array_unref(target->going);
+	g_free(target->trouble);
+	g_free(target);
+}
+
+/* ---- what it tells ---- */
+
+const struct target_plan *target_plan(const struct target *target)
+{
+	return target->plan;
+}
+
+const struct options *target_options(const struct target *target)
+{
+	return target->plan->options;
 }
 
 const char *target_name(const struct target *target)
 {
-	return target->name;
-}
-
-struct loop *target_loop(const struct target *target)
-{
-	return target->loop;
+	return target->plan->name;
 }
 
 struct session *target_session(const struct target *target)
 {
-	return target->session;
+	return target->state == TARGET_FAILED ? NULL : target->session;
 }
 
-const struct lun_info *target_luns(const struct target *target, unsigned *count)
+const char *target_state(const struct target *target)
 {
-	*count = target->luns->len;
-	return (const struct lun_info *)(void *)target->luns->data;
+	const struct session *session = target_session(target);
+
+	return session != NULL ? session_state_name(session) : "failed";
 }
 
-/* ---- disks ---- */
-
-GPtrArray *target_make_disks(struct target *target, struct pool *pool, struct retain_memory *memory,
-    struct cache_memory *cache_memory, const struct options *options)
+const char *target_trouble(const struct target *target)
 {
-	const struct disk_environment environment = {
-	    .loop = target->loop,
-	    .pool = pool,
-	    .memory = memory,
-	    .cache_memory = cache_memory,
-	    .options = options,
-	    .session = target->session,
-	};
+	return target->trouble;
+}
 
-	target->disks = g_ptr_array_new_with_free_func(disk_destroy);
-	for (unsigned i = 0; i < target->luns->len; i++) {
-		const struct lun_info *info = &g_array_index(target->luns, struct lun_info, i);
+bool target_wants_secret(const struct target *target)
+{
+	return target->refused;
+}
 
-		if (scsi_type_is_block(info->type) && info->fault[0] == '\0')
-			g_ptr_array_add(target->disks, disk_make(target, &environment, info));
-	}
-	/* It may have been lost since the probe; they are proved when it is back. */
-	for (unsigned i = 0; !session_is_ready(target->session) && i < target->disks->len; i++)
-		disk_session_lost(g_ptr_array_index(target->disks, i));
-	return target->disks;
+bool target_is_settled(const struct target *target)
+{
+	return target->settled;
+}
+
+int64_t target_progress_ms(const struct target *target)
+{
+	return target->session != NULL ? session_progress_ms(target->session) : target->born_ms;
 }
 
 const GPtrArray *target_disks(const struct target *target)
@@ -293,93 +389,21 @@ const GPtrArray *target_disks(const struct target *target)
 	return target->disks;
 }
 
-/* ---- disks that are one LUN ---- */
-
-/* The first disk that is the same LUN and can be written, or where none can, the first. */
-static struct disk *find_first(const GPtrArray *targets, const struct disk *like)
+struct loop *target_loop(const struct target *target)
 {
-	struct disk *first = NULL;
+	return target->environment->loop;
+}
 
-	for (unsigned i = 0; i < targets->len; i++) {
-		const GPtrArray *disks = target_disks(g_ptr_array_index(targets, i));
+uint64_t target_resent(const struct target *target, uint64_t *since_outage)
+{
+	uint64_t resent = 0;
 
-		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
-			struct disk *disk = g_ptr_array_index(disks, k);
+	for (unsigned i = 0; i < target->disks->len; i++) {
+		const struct disk *disk = g_ptr_array_index(target->disks, i);
 
-			if (!disk_is_same_lun(disk, like))
-				continue;
-			if (!disk->read_only)
-				return disk;
-			if (first == NULL)
-				first = disk;
-		}
+		resent += nexus_resent(disk->nexus) + retain_stats(disk->retain)->resent_writes;
 	}
-	return first;
-}
-
-void targets_find_twins(const GPtrArray *targets)
-{
-	for (unsigned i = 0; i < targets->len; i++) {
-		const GPtrArray *disks = target_disks(g_ptr_array_index(targets, i));
-
-		for (unsigned k = 0; disks != NULL && k < disks->len; k++) {
-			struct disk *disk = g_ptr_array_index(disks, k);
-			struct disk *first = find_first(targets, disk);
-
-			if (first == NULL || first == disk)
-				continue;
-			disk->twin = first;
-			g_autofree char *name = disk_full_name(first);
-			log_info("%s of %s is the same LUN as %s, and goes its way", disk->name,
-			    target_name(disk->target), name);
-		}
-	}
-}
-
-/* ---- the end ---- */
-
-void target_close(
-    struct target *target, unsigned timeout_ms, void (*closed)(void *data), void *data)
-{
-	target->closed = closed;
-	target->data = data;
-	for (unsigned i = 0; target->disks != NULL && i < target->disks->len; i++)
-		disk_close(g_ptr_array_index(target->disks, i));
-	session_close(target->session, timeout_ms);
-}
-
-static void portal_free(gpointer data)
-{
-	struct portal *portal = data;
-
-	g_free(portal->host);
-	g_free(portal);
-}
-
-GPtrArray *portals_new(void)
-{
-	return g_ptr_array_new_with_free_func(portal_free);
-}
-
-void portals_add(GPtrArray *portals, const char *host, uint16_t port)
-{
-	struct portal *portal = g_new(struct portal, 1);
-
-	*portal = (struct portal){.host = g_strdup(host), .port = port};
-	g_ptr_array_add(portals, portal);
-}
-
-void target_free(struct target *target)
-{
-	if (target == NULL)
-		return;
-	target->probed = NULL;
-	session_free(target->session);
-	probe_free(target->probe);
-	if (target->disks != NULL)
-		g_ptr_array_unref(target->disks);
-	g_array_unref(target->luns);
-	g_ptr_array_unref(target->portals);
-	g_free(target->name);
-	g_free(target);
+	if (since_outage != NULL)
+		*since_outage = resent - target->resent_before;
+	return resent;
 }

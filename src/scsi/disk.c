@@ -43,7 +43,7 @@ void disk_tell(struct disk *disk, const char *format, ...)
 	va_start(args, format);
 	g_vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	log_warning("%s: %s", disk->name, text);
+	log_warning_of(disk->name, "%s", text);
 }
 
 /* ---- ends ---- */

@@ -57,6 +57,7 @@ struct disk_part {
 	uint64_t epoch;        /* that of retries and give_up_ms */
 	unsigned cache_change; /* SYNC: the disk's when it was sent */
 	int64_t due_ms, give_up_ms;
+	int64_t began_us; /* the port got it the first time */
 	struct iovec iov[];
 };
 
@@ -70,8 +71,8 @@ struct disk {
 	bool gone;       /* GONE was told, and not BACK */
 	bool cache_ends; /* the cache is off now; a SYNCHRONIZE CACHE sent since, and done, shows
 	                    that it is empty */
-	unsigned cache_changes;        /* how often that was found out */
-	void (*attention)(void *data); /* see disk_on_attention() */
+	unsigned cache_changes;                   /* how often that was found out */
+	void (*attention)(bool luns, void *data); /* see disk_on_attention() */
 	void *attention_data;
 	/* what this target takes, as learnt from what it rejected */
 	bool short_cdbs; /* READ, WRITE(10) */

@@ -46,7 +46,7 @@ void disk_changed(struct block *block)
 	block_raise(block, BLOCK_CHANGED);
 }
 
-void disk_on_attention(struct block *block, void (*fn)(void *data), void *data)
+void disk_on_attention(struct block *block, void (*fn)(bool luns, void *data), void *data)
 {
 	struct disk *disk = disk_of(block);
 
@@ -131,9 +131,11 @@ static void disk_note_size(struct disk *disk, const struct lun_info *info)
 	disk->info.blocks = info->blocks;
 	if (disk->block.size == size)
 		return;
-	log_warning("%s: its capacity was %" G_GUINT64_FORMAT " bytes, and is %" G_GUINT64_FORMAT
-	            " now",
-	    disk->name, disk->block.size, size);
+	if (log_limit_passes(&disk->log, disk->name))
+		log_warning_of(disk->name,
+		    "its capacity was %" G_GUINT64_FORMAT " bytes, and is %" G_GUINT64_FORMAT
+		    " now",
+		    disk->block.size, size);
 	disk->block.size = size;
 	block_raise(&disk->block, BLOCK_RESIZED);
 }

@@ -96,13 +96,13 @@ static void part_write_transfer(struct disk_part *part)
 	part->command.exact = true;
 }
 
-static unsigned part_timeout(const struct disk_part *part)
+static unsigned part_timeout(const struct disk_part *part, int64_t now_ms)
 {
 	struct disk *disk = part_disk(part);
 	uint64_t ms = disk->port->command_timeout_ms;
 
 	/* Others of its kind may be done in no time: that says nothing about the slow one. */
-	if (clock_ms() - disk->slow_ms[part->kind] >= SLOW_MEMORY_MS)
+	if (now_ms - disk->slow_ms[part->kind] >= SLOW_MEMORY_MS)
 		disk->slow[part->kind] = 0;
 	if (part->kind == PART_SYNC)
 		ms = MAX(SYNC_TIMEOUT_MIN_MS, SYNC_TIMEOUTS * ms);
@@ -131,10 +131,13 @@ static void part_write_cdb(struct disk_part *part)
 void part_send(struct disk_part *part)
 {
 	struct scsi_command *command = &part->command;
+	int64_t now_us = clock_us();
 
+	if (part->began_us == 0)
+		part->began_us = now_us;
 	part_write_cdb(part);
 	part->cache_change = part_disk(part)->cache_changes;
-	command->timeout_ms = part_timeout(part);
+	command->timeout_ms = part_timeout(part, now_us / 1000);
 	command->replay = part->kind == PART_READ;
 	command->cancelled = part->request->io->cancelled;
 	command->error = 0;
@@ -262,7 +265,7 @@ static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
 	 * another INQUIRY, another medium. */
 	if (disk->attention &&
 	    (sense->asc == 0x29 || sense->asc == 0x2a || sense->asc == 0x3f || sense->asc == 0x28))
-		disk->attention(disk->attention_data);
+		disk->attention(sense_is_of_luns(sense), disk->attention_data);
 }
 
 /* The target does not know the command as it was sent. True: it goes again in a form that it may
@@ -322,9 +325,9 @@ static bool part_give_up_sync(struct disk_part *part)
 	if (part->kind != PART_SYNC || part->command.sense.asc != 0x20)
 		return false;
 	if (disk->sync != SYNC_NONE)
-		log_warning("%s: the target has no SYNCHRONIZE CACHE: what it acknowledges is "
-		            "taken as stored",
-		    disk->name);
+		log_warning_of(disk->name,
+		    "the target has no SYNCHRONIZE CACHE: what it acknowledges is "
+		    "taken as stored");
 	disk->sync = SYNC_NONE;
 	return true;
 }
@@ -425,6 +428,19 @@ static bool part_judge(struct disk_part *part, int *error)
 	return true;
 }
 
+/* What the target answered at last, good or bad; a command without an answer tells of no latency.
+ */
+static void part_count_latency(const struct disk_part *part)
+{
+	struct disk_stats *stats = &part_disk(part)->stats;
+	struct histogram *histogram = part->kind == PART_READ   ? &stats->read_latency
+	                              : part->kind == PART_SYNC ? &stats->flush_latency
+	                                                        : &stats->write_latency;
+
+	if (part->command.error == 0)
+		histogram_add(histogram, clock_us() - part->began_us);
+}
+
 static void part_done(struct scsi_command *command)
 {
 	struct disk_part *part = command->data;
@@ -440,6 +456,7 @@ static void part_done(struct scsi_command *command)
 	}
 	if (!part_judge(part, &error))
 		return;
+	part_count_latency(part);
 	if (!error && part->kind == PART_SYNC && !request_is_stale(request))
 		disk_cache_was_emptied(disk, part);
 	complete = part_end(part, error);

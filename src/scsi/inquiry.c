@@ -70,7 +70,8 @@ static int designator_rank(const uint8_t *designator)
 		return 0;
 	switch (designator[1] & 0x0f) {
 	case 3: /* NAA */
-		return code_set == 1 && (length == 8 || length == 16) ? 3 : 0;
+		/* of two the longer, as the kernel and udev have it */
+		return code_set != 1 ? 0 : length == 16 ? 4 : length == 8 ? 3 : 0;
 	case 2: /* EUI-64 */
 		return code_set == 1 && (length == 8 || length == 12 || length == 16) ? 2 : 0;
 	case 1: /* T10 vendor */
@@ -102,7 +103,7 @@ static void designator_text(GString *text, const uint8_t *data, size_t size)
 
 static void designator_write(struct lun_info *info, const uint8_t *designator, int rank)
 {
-	static const char *const prefix[] = {"", "t10.", "eui.", "naa."};
+	static const char *const prefix[] = {"", "t10.", "eui.", "naa.", "naa."};
 	g_autoptr(GString) text = g_string_new(prefix[rank]);
 
 	if (rank == 1) {

@@ -1,7 +1,7 @@
 /*
  * probe.c - which logical units a target has, and what each of them is.
  *
- *   REPORT LUNS (unless one LUN is asked for), again where its answer was longer than the buffer
+ *   REPORT LUNS (unless some are asked for), again where its answer was longer than the buffer
  *        |
  *   lanes, at most MAX_LANES, each with one LUN at a time and one command at a time:
  *        INQUIRY > VPD pages that the list names > TEST UNIT READY > READ CAPACITY > MODE SENSE
@@ -29,8 +29,10 @@
 struct probe {
 	struct scsi_port *port;
 	struct loop *loop;
-	int lun; /* the one asked for, or -1 */
-	void (*done)(const struct lun_info *luns, unsigned count, const char *error, void *data);
+	int lun;   /* the one asked for, or -1 */
+	bool list; /* only which there are */
+	bool none; /* is an answer, too */
+	probe_done_fn done;
 	void *data;
 
 	struct lun_info *luns;
@@ -124,7 +126,7 @@ static void probe_finish(struct probe *probe)
 	if (!probe->error[0] && count == 0 && probe->lun >= 0)
 		g_snprintf(probe->error, sizeof probe->error, "there is no LUN %d at this target",
 		    probe->lun);
-	else if (!probe->error[0] && count == 0)
+	else if (!probe->error[0] && count == 0 && !probe->none)
 		g_strlcpy(probe->error,
 		    "the target shows no LUNs to this initiator: it has none, or its access list "
 		    "does not name "
@@ -178,7 +180,7 @@ static bool probe_begin(struct probe *probe, const uint16_t *luns, size_t count)
 	struct lane *first = &probe->lanes[0];
 
 	probe_set_luns(probe, luns, count);
-	if (!lane_take(first))
+	if (probe->list || !lane_take(first))
 		return false;
 	probe_start_lanes(probe);
 	return lane_go(first);
@@ -195,6 +197,13 @@ static bool report_luns_answered(struct lane *lane, const uint8_t *data, size_t 
 		    lane, MAX(wanted, MIN(lane->iov.iov_len * 2, (MAX_LUNS + 1) * 8)));
 		return true;
 	}
+	/* Where the data is missing behind GOOD what is left is zeros, which say "none" (SAFETY.md
+	 * 13): that is believed only of an answer that is as long as this. */
+	if (probe->list && (wanted == 0 || (wanted == 8 && size != 8))) {
+		g_strlcpy(probe->error, "the target's list of LUNs came without its data",
+		    sizeof probe->error);
+		return false;
+	}
 	luns = g_new(uint16_t, MAX_LUNS);
 	return probe_begin(probe, luns, luns_read(luns, MAX_LUNS, data, size));
 }
@@ -205,7 +214,8 @@ static bool report_luns_refused(struct lane *lane)
 	const struct scsi_command *command = &lane->command;
 	char text[200];
 
-	if (command->status == SAM_CHECK_CONDITION && command->sense.key == SENSE_ILLEGAL_REQUEST)
+	if (!probe->list && command->status == SAM_CHECK_CONDITION &&
+	    command->sense.key == SENSE_ILLEGAL_REQUEST)
 		return probe_begin(probe, &(uint16_t){0}, 1);
 	g_snprintf(probe->error, sizeof probe->error, "the target does not list its LUNs: %s",
 	    sense_describe(command, text, sizeof text));
@@ -260,10 +270,12 @@ static void lane_hear_attention(struct lane *lane)
 	if (command->status != SAM_CHECK_CONDITION || sense->key != SENSE_UNIT_ATTENTION)
 		return;
 	const struct probe_news news = {
+	    .lun = command->lun,
 	    .reset = sense->asc == 0x29,
 	    .preempted = sense_is_preempted(sense),
 	    .medium = sense->asc == 0x28,
 	    .changed = sense->asc == 0x2a || sense->asc == 0x3f,
+	    .luns = sense_is_of_luns(sense),
 	};
 	if (probe->heard)
 		probe->heard(&news, probe->data);
@@ -323,24 +335,52 @@ static void lane_done(struct scsi_command *command)
 		probe_finish(lane->probe);
 }
 
-struct probe *probe_start(struct scsi_port *port, struct loop *loop, int lun,
-    void (*done)(const struct lun_info *luns, unsigned count, const char *error, void *data),
-    void *data)
+static struct probe *probe_new(
+    struct scsi_port *port, struct loop *loop, probe_done_fn done, void *data)
 {
 	struct probe *probe = g_new0(struct probe, 1);
 
 	probe->port = port;
 	probe->loop = loop;
-	probe->lun = lun;
+	probe->lun = -1;
 	probe->done = done;
 	probe->data = data;
 	for (int i = 0; i < MAX_LANES; i++)
 		probe->lanes[i].probe = probe;
 	probe->busy = 1;
+	return probe;
+}
+
+struct probe *probe_start(
+    struct scsi_port *port, struct loop *loop, int lun, probe_done_fn done, void *data)
+{
+	struct probe *probe = probe_new(port, loop, done, data);
+
+	probe->lun = lun;
 	if (lun >= 0)
 		probe_begin(probe, &(uint16_t){(uint16_t)lun}, 1);
 	else
 		probe_report_luns(&probe->lanes[0], (FIRST_LUNS + 1) * 8);
+	return probe;
+}
+
+struct probe *probe_some(struct scsi_port *port, struct loop *loop, const uint16_t *luns,
+    unsigned count, probe_done_fn done, void *data)
+{
+	struct probe *probe = probe_new(port, loop, done, data);
+
+	g_assert(count > 0);
+	probe->none = true;
+	probe_begin(probe, luns, count);
+	return probe;
+}
+
+struct probe *probe_list(struct scsi_port *port, struct loop *loop, probe_done_fn done, void *data)
+{
+	struct probe *probe = probe_new(port, loop, done, data);
+
+	probe->list = probe->none = true;
+	probe_report_luns(&probe->lanes[0], (FIRST_LUNS + 1) * 8);
 	return probe;
 }
 

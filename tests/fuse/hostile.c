@@ -450,6 +450,6 @@ Test(hostile, discovery_tells_each_target_once_though_the_portal_hangs_up)
 	cr_assert_eq(proxy_rewritten(hostile.proxy), 1);
 	cr_assert_eq(count_words(found, SCENE_IQN "\n"), 1, "%s", found);
 	cr_assert_eq(count_words(found, "iqn.2026-01.org.lunfs:second\n"), 1, "%s", found);
-	cr_assert_eq(count_words(found, "lun 1 "), 1, "%s", found);
+	cr_assert_eq(count_words(found, "    1  disk "), 1, "%s", found);
 	proxy_stop(hostile.proxy);
 }

@@ -82,8 +82,8 @@ Test(script_target, lunfs_discovers_it)
 	script_target_add_lun(target, 1, MIB(8), 512);
 	script_target_add_lun(target, 300, MIB(8), 4096);
 	char *found = must_lunfs(stage, "discover --luns 127.0.0.1:%u", script_target_port(target));
-	cr_assert(
-	    strstr(found, SCENE_IQN "\n") && strstr(found, "lun 1 ") && strstr(found, "lun 300 "),
+	cr_assert(strstr(found, SCENE_IQN "\n") && strstr(found, "    1  disk ") &&
+	              strstr(found, "  300  disk "),
 	    "%s", found);
 	script_target_must_not_complain(target);
 	script_target_stop(target);

@@ -39,7 +39,7 @@ Test(tree, one_targets_files_stand_in_the_root_of_the_mount)
 {
 	struct scene scene = scene_with_disk(MIB(8), 512);
 
-	cr_assert_str_eq(must(scene.stage, "ls %s", scene.mnt), "lun1.img");
+	cr_assert_str_eq(must(scene.stage, "ls %s", scene.mnt), "by-id\nby-path\nlun1.img");
 	struct stat st = must_stat(scene.file);
 	cr_assert(S_ISREG(st.st_mode));
 	cr_assert_eq(st.st_size, (off_t)MIB(8));
@@ -61,7 +61,7 @@ Test(tree, several_targets_have_a_directory_each)
 	tgt_add_lun(tgt, 2, .lun = 7, .size = MIB(3));
 	char *mnt = must_mount_lunfs(stage, text(stage, "iscsi://%s", tgt->portal), NULL);
 
-	cr_assert_str_eq(must(stage, "cd %s && find . -type f -printf '%%P %%s\\n' | sort", mnt),
+	cr_assert_str_eq(must(stage, "cd %s && find iqn* -type f -printf '%%p %%s\\n' | sort", mnt),
 	    "iqn.2026-01.org.lunfs:one/lun1.img 1048576\n"
 	    "iqn.2026-01.org.lunfs:two/lun1.img 2097152\n"
 	    "iqn.2026-01.org.lunfs:two/lun7.img 3145728");
@@ -104,7 +104,7 @@ Test(tree, a_disc_is_an_iso_and_what_is_no_disk_is_not_shown_but_listed)
 	tgt_add_lun(tgt, 1, .lun = 4, .size = MIB(1), .type = "changer");
 	char *mnt = must_mount_lunfs(stage, tgt_url(tgt, SCENE_IQN, -1), NULL);
 
-	cr_assert_str_eq(must(stage, "ls %s", mnt), "lun1.img\nlun2.iso");
+	cr_assert_str_eq(must(stage, "ls %s", mnt), "by-id\nby-path\nlun1.img\nlun2.iso");
 	struct stat st = must_stat(text(stage, "%s/lun2.iso", mnt));
 	cr_assert_eq(st.st_size, (off_t)MIB(2));
 	cr_assert_eq(st.st_mode & 07777, 0400u, "an .iso has mode %o", st.st_mode & 07777);

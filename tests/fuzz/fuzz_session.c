@@ -385,7 +385,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	app.portals = g_ptr_array_new();
 	g_ptr_array_add(app.portals, &portal);
 	world_init(app.loop, &hostile_target);
-	log_to_syslog();                 /* which is the world's */
+	log_to_syslog(NULL, NULL);       /* which is the world's */
 	app_run((const uint8_t *)"", 0); /* what GLib makes once */
 	return 0;
 }

@@ -45,8 +45,9 @@ static inline void bench_event(struct block *block, enum block_event event, void
 	bench->fenced += event == BLOCK_FENCED;
 }
 
-static inline void bench_attention(void *data)
+static inline void bench_attention(bool luns, void *data)
 {
+	(void)luns;
 	((struct bench *)data)->attentions++;
 }
 

@@ -2,6 +2,7 @@
  * fs_scene.c - see fs_scene.h.
  */
 #include "support/fs_scene.h"
+#include "support/fs_places.h"
 #include "support/memory_block.h"
 
 #include <criterion/criterion.h>
@@ -18,6 +19,8 @@
 #include "lunfs/fs.h"
 #include "lunfs/loop.h"
 #include "lunfs/pool.h"
+
+#include "../../src/fs/internal.h" /* how many nodes there are in memory */
 
 /* ---- a block that lends ---- */
 
@@ -110,9 +113,12 @@ static struct lender *lender_new(struct block *below)
 /* ---- the child ---- */
 
 struct order {
+	bool changes; /* the tree, at path */
 	enum verb verb;
+	enum change change;
 	unsigned disk;
 	uint64_t value;
+	char path[300], other[4096];
 };
 
 struct server {
@@ -125,6 +131,7 @@ struct server {
 	struct memory_block *memory[FS_DISKS];
 	struct block *top[FS_DISKS];
 	struct lender *lender;
+	struct places *places;
 };
 
 static void server_answer(struct server *server, int64_t answer)
@@ -137,6 +144,8 @@ static void server_flushed(int error, void *data)
 {
 	server_answer(data, error);
 }
+
+/* ---- what is told ---- */
 
 /* What it says of the disk, after it has done it. */
 static int64_t server_obey(struct server *server, const struct order *order)
@@ -183,6 +192,12 @@ static int64_t server_obey(struct server *server, const struct order *order)
 	case ABORT:
 		fs_abort(server->fs);
 		return 0;
+	case RELEASED:
+		return places_released(server->places);
+	case NODES:
+		return g_hash_table_size(server->fs->nodes);
+	case TEXTS:
+		return places_texts(server->places);
 	case END:
 		loop_quit(server->loop);
 		return 0;
@@ -199,8 +214,14 @@ static void server_ordered(int fd, GIOCondition condition, void *data)
 	(void)condition;
 	if (read(fd, &order, sizeof order) != sizeof order)
 		_exit(1);
-	if (order.verb == FLUSH_ALL)
-		fs_flush_all(server->fs, NULL, server_flushed, server);
+	if (order.changes && order.change == FLUSH_TOP)
+		fs_flush(server->fs, places_node(server->places, order.path), NULL, server_flushed,
+		    server);
+	else if (order.changes)
+		server_answer(server, places_change(server->places, order.change, order.path,
+		                          order.value, order.other));
+	else if (order.verb == FLUSH_ALL)
+		fs_flush(server->fs, NULL, NULL, server_flushed, server);
 	else
 		server_answer(server, server_obey(server, &order));
 }
@@ -227,7 +248,9 @@ static void server_add_disk(struct server *server, unsigned i)
 		server->lender = lender_new(server->top[i]);
 		server->top[i] = &server->lender->block;
 	}
-	fs_add_disk(server->fs, fs_root(server->fs), name, name, server->top[i], false, attributes);
+	places_set(server->places, name,
+	    fs_add_disk(
+	        server->fs, fs_root(server->fs), name, name, server->top[i], false, attributes));
 }
 
 static int serve(void *data)
@@ -242,10 +265,12 @@ static int serve(void *data)
 	server->frames = frames_new(MIB(1), MIB(256));
 	server->fs = fs_new(server->loop, server->pool, server->frames, &options, server_ready,
 	    server_unmounted, server);
+	server->places = places_new(server->fs, server->loop, server->pool, server->top);
 	for (unsigned i = 0; i < FS_DISKS; i++)
 		server_add_disk(server, i);
-	fs_add_disk(server->fs, fs_root(server->fs), "twin.img", "twin", server->top[0], false,
-	    (const char *const[]){NULL});
+	places_set(server->places, "twin.img",
+	    fs_add_disk(server->fs, fs_root(server->fs), "twin.img", "twin", server->top[0], false,
+	        (const char *const[]){NULL}));
 	GSource *watch =
 	    loop_watch(server->loop, server->socket, G_IO_IN, server_ordered, server, NULL);
 	if (!fs_mount(server->fs, NULL))
@@ -255,6 +280,7 @@ static int serve(void *data)
 	while (fs_outstanding(server->fs) > 0)
 		g_main_context_iteration(loop_context(server->loop), TRUE);
 	fs_free(server->fs);
+	places_free(server->places);
 	for (unsigned i = 0; i < FS_DISKS; i++)
 		block_free(server->top[i]);
 	bool leaks = pool_in_use(server->pool) != 0 || frames_in_use(server->frames) != 0;
@@ -288,6 +314,23 @@ int64_t tell(const struct fs_scene *scene, enum verb verb, unsigned disk, uint64
 	return heard(scene);
 }
 
+int64_t change(const struct fs_scene *scene, enum change change, const char *path, uint64_t value,
+    const char *other)
+{
+	struct order order = {.changes = true, .change = change, .value = value};
+
+	g_strlcpy(order.path, path, sizeof order.path);
+	if (other != NULL)
+		g_strlcpy(order.other, other, sizeof order.other);
+	cr_assert_eq(write(scene->socket, &order, sizeof order), (ssize_t)sizeof order);
+	return heard(scene);
+}
+
+char *path_of(const struct fs_scene *scene, const char *path)
+{
+	return text(scene->stage, "%s/%s", scene->mnt, path);
+}
+
 struct fs_scene fs_scene_new(void)
 {
 	/* Never freed, and so never to be lost. */
@@ -302,6 +345,7 @@ struct fs_scene fs_scene_new(void)
 	scene.pid = call_start(0, serve, &server);
 	close(sockets[1]);
 	scene.socket = sockets[0];
+	scene.mnt = (char *)server.mnt;
 	heard(&scene);
 	for (unsigned i = 0; i < FS_DISKS; i++)
 		scene.file[i] = text(scene.stage, "%s/lun%u.img", server.mnt, i);

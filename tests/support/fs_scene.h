@@ -2,7 +2,8 @@
  * fs_scene.h - files on a real mount, above blocks made of memory: no target, no session.
  *
  * A child serves the mount; the test tells it by a socket what is to happen below. lun1.img's block
- * lends what is read; twin.img shows the same block as lun0.img.
+ * lends what is read; twin.img shows the same block as lun0.img. More files come and go by paths in
+ * the mount (change()).
  */
 #pragma once
 
@@ -11,7 +12,7 @@
 
 #include "lunfs/block.h"
 
-enum { FS_DISKS = 3, FS_TWIN = FS_DISKS, FS_FILES, FS_LENDER = 1 };
+enum { FS_DISKS = 3, FS_TWIN = FS_DISKS, FS_FILES, FS_LENDER = 1, FS_OWN = 99 };
 
 #define PAGE     4096u
 #define SIZE     MIB(1) /* at first */
@@ -36,11 +37,29 @@ enum verb {
 	UNFLUSHED,
 	FLUSH_ALL,
 	ABORT,
+	RELEASED, /* how often it was told so, of what was removed */
+	NODES,    /* in memory */
+	TEXTS,    /* that were made */
 	END
 };
 
+/* What is done to a path. */
+enum change {
+	ADD_DISK,      /* over the block of disk value, or one of its own: FS_OWN */
+	ADD_DIRECTORY, /* value is its uid and gid then, where it is not 0, and its umask is 027 */
+	ADD_LINK,      /* to other */
+	ADD_TEXT,      /* of value bytes, and one more each time that it is made */
+	REMOVE,
+	REPLACE,   /* removes it and adds the disk anew, at once */
+	FLUSH_TOP, /* answers when it is done */
+	HAS_NAME
+};
+
+#define OWN_SIZE KIB(64)
+
 struct fs_scene {
 	struct stage *stage;
+	char *mnt;
 	char *file[FS_FILES];
 	int socket;
 	unsigned device; /* minor number */
@@ -56,6 +75,10 @@ void fs_scene_break(const struct fs_scene *scene);
 int64_t tell(const struct fs_scene *scene, enum verb verb, unsigned disk, uint64_t value);
 void say(const struct fs_scene *scene, enum verb verb, unsigned disk, uint64_t value);
 int64_t heard(const struct fs_scene *scene);
+int64_t change(const struct fs_scene *scene, enum change change, const char *path, uint64_t value,
+    const char *other);
+/* Its path; the scene's. */
+char *path_of(const struct fs_scene *scene, const char *path);
 /* Of disk 0: waits until it says so much, or 0. */
 void must_come_to_say(const struct fs_scene *scene, enum verb verb, uint64_t at_least);
 void must_come_to_none(const struct fs_scene *scene, enum verb verb);

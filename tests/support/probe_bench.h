@@ -65,18 +65,25 @@ static inline void bench_heard(const struct probe_news *news, void *data)
 	bench->news.preempted |= news->preempted;
 	bench->news.medium |= news->medium;
 	bench->news.changed |= news->changed;
+	bench->news.luns |= news->luns;
+	bench->news.lun = news->lun;
+}
+
+static inline void bench_run(struct bench *bench, struct probe *probe)
+{
+	bench->probe = probe;
+	probe_on_news(bench->probe, bench_heard);
+	cr_assert_eq(bench->calls, 0, "done() from inside probe_start()");
+	loop_run(bench->loop);
+	cr_assert_eq(bench->calls, 1);
+	cr_assert_eq(bench->port->outstanding, 0);
 }
 
 static inline void bench_probe(struct bench *bench, int lun)
 {
 	bench_clear(bench);
 	bench->news = (struct probe_news){0};
-	bench->probe = probe_start(&bench->port->port, bench->loop, lun, bench_done, bench);
-	probe_on_news(bench->probe, bench_heard);
-	cr_assert_eq(bench->calls, 0, "done() from inside probe_start()");
-	loop_run(bench->loop);
-	cr_assert_eq(bench->calls, 1);
-	cr_assert_eq(bench->port->outstanding, 0);
+	bench_run(bench, probe_start(&bench->port->port, bench->loop, lun, bench_done, bench));
 }
 
 static inline void bench_probe_one(struct bench *bench)

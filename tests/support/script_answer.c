@@ -189,5 +189,5 @@ void task_spoil_r2t(struct script_task *task)
 	put_be32(header + 36, task->r2tsn++);
 	put_be32(header + 40, at);
 	put_be32(header + 44, length);
-	connection_send(task->connection, header, NULL, 0);
+	connection_put(task->connection, header, NULL, 0);
 }

@@ -231,7 +231,7 @@ static void message_one(struct script_connection *connection, const struct scrip
 	put_be16(header + 38, message->parameter1);
 	put_be16(header + 40, message->parameter2);
 	put_be16(header + 42, message->parameter3);
-	connection_send(connection, header, sense, message->event == 0 ? sizeof(sense) : 0);
+	connection_put(connection, header, sense, message->event == 0 ? sizeof(sense) : 0);
 	if (message->event == 2 || message->event == 3)
 		connection_send_last(connection);
 }
@@ -255,7 +255,7 @@ void script_target_ping(struct script_target *target)
 			continue;
 		header_fill(c, header, OP_NOP_IN, NO_TAG, false);
 		put_be32(header + 20, target->next_tag++);
-		connection_send(c, header, NULL, 0);
+		connection_put(c, header, NULL, 0);
 	}
 	script_end(target);
 }

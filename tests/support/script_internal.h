@@ -194,7 +194,7 @@ struct script_pdu {
 void header_fill(struct script_connection *connection, uint8_t *header, uint8_t opcode,
     uint32_t itt, bool takes_statsn);
 /* Queues it with data, padded. */
-void connection_send(
+void connection_put(
     struct script_connection *connection, const uint8_t *header, const void *data, uint32_t length);
 void connection_send_bytes(
     struct script_connection *connection, const void *bytes, size_t length, bool last);

@@ -34,8 +34,7 @@ static void login_send(struct script_connection *connection, const struct script
 	memcpy(answer + 8, pdu->header + 8, 6);
 	put_be16(answer + 14, attempt_of(connection)->tsih);
 	put_be16(answer + 36, status);
-	connection_send(
-	    connection, answer, keys ? keys->str : NULL, keys ? (uint32_t)keys->len : 0);
+	connection_put(connection, answer, keys ? keys->str : NULL, keys ? (uint32_t)keys->len : 0);
 	attempt_of(connection)->status = status;
 }
 
@@ -160,6 +159,8 @@ static void answer_keys(struct script_connection *connection, const GString *key
 		connection->declared = true;
 		put_number(answer, "MaxRecvDataSegmentLength",
 		    connection->target->parameters.receive_segment);
+		if (connection->target->parameters.alias[0])
+			put_key(answer, "TargetAlias", connection->target->parameters.alias);
 	}
 }
 
@@ -443,5 +444,5 @@ void text_take(struct script_connection *connection, const struct script_pdu *pd
 	header_fill(connection, header, OP_TEXT_RESPONSE, get_be32(pdu->header + 16), true);
 	memcpy(header + 8, pdu->header + 8, 8);
 	put_be32(header + 20, NO_TAG);
-	connection_send(connection, header, answer->str, (uint32_t)answer->len);
+	connection_put(connection, header, answer->str, (uint32_t)answer->len);
 }

@@ -52,6 +52,7 @@ struct script_parameters {
 	bool separate_status;  /* never in the last Data-In */
 	bool no_attention;     /* no unit attention 29h at a new session */
 	bool ignore_nops;      /* NOP-Out stays without answer */
+	char alias[64];        /* TargetAlias, whatever bytes; "": none */
 };
 void script_target_set(struct script_target *target, const struct script_parameters *parameters);
 /* One more TargetAddress for discovery, "HOST:PORT,TAG". */

@@ -186,7 +186,7 @@ static void task_ask(struct script_task *task)
 	put_be32(header + 36, task->r2tsn++);
 	put_be32(header + 40, at);
 	put_be32(header + 44, length);
-	connection_send(connection, header, NULL, 0);
+	connection_put(connection, header, NULL, 0);
 }
 
 /* A piece is complete: asks for the next, or goes on. */
@@ -436,7 +436,7 @@ void management_take(struct script_connection *connection, const struct script_p
 		return;
 	header_fill(connection, answer, OP_MANAGED, get_be32(pdu->header + 16), true);
 	answer[2] = (uint8_t)response;
-	connection_send(connection, answer, NULL, 0);
+	connection_put(connection, answer, NULL, 0);
 	if (function == COLD_RESET && response == MANAGED)
 		connection_send_last(connection);
 }

@@ -54,7 +54,7 @@ void connection_send_bytes(
 	g_byte_array_append(leaving->bytes, bytes, (guint)length);
 }
 
-void connection_send(
+void connection_put(
     struct script_connection *connection, const uint8_t *header, const void *data, uint32_t length)
 {
 	static const uint8_t zeros[4];
@@ -79,7 +79,7 @@ void connection_reject(struct script_connection *connection, const uint8_t *head
 
 	header_fill(connection, reject, OP_REJECT, NO_TAG, true);
 	reject[2] = reason;
-	connection_send(connection, reject, header, BHS_SIZE);
+	connection_put(connection, reject, header, BHS_SIZE);
 }
 
 /* False when the connection has failed, or ends here. */
@@ -136,7 +136,7 @@ static void nop_take(struct script_connection *connection, const struct script_p
 	header_fill(connection, answer, OP_NOP_IN, itt, true);
 	memcpy(answer + 8, pdu->header + 8, 8);
 	put_be32(answer + 20, NO_TAG);
-	connection_send(connection, answer, pdu->data, MIN(pdu->length, connection->send_segment));
+	connection_put(connection, answer, pdu->data, MIN(pdu->length, connection->send_segment));
 }
 
 static void logout_take(struct script_connection *connection, const struct script_pdu *pdu)
@@ -145,7 +145,7 @@ static void logout_take(struct script_connection *connection, const struct scrip
 
 	header_fill(connection, answer, OP_LOGOUT_RESPONSE, get_be32(pdu->header + 16), true);
 	tasks_end_session(connection->target, connection->session);
-	connection_send(connection, answer, NULL, 0);
+	connection_put(connection, answer, NULL, 0);
 	connection_send_last(connection);
 }
 

@@ -14,7 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -234,6 +237,15 @@ static void install_binary(struct stage *stage)
 	stage->lunfs = wrapper && *wrapper ? text(stage, "%s %s", wrapper, copy) : copy;
 }
 
+static void bring_up_loopback(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	cr_assert(ioctl(fd, SIOCSIFFLAGS, &request) == 0, "lo: %s", g_strerror(errno));
+	close(fd);
+}
+
 struct stage *stage_new(void)
 {
 	struct stage *stage = g_new0(struct stage, 1);
@@ -244,7 +256,8 @@ struct stage *stage_new(void)
 	stage->owned = g_ptr_array_new();
 	stage->dir = g_dir_make_tmp("lunfs-stage-XXXXXX", &error);
 	cr_assert(stage->dir != NULL, "%s", error->message);
-	cr_assert(unshare(CLONE_NEWNS) == 0, "unshare: %s", g_strerror(errno));
+	cr_assert(unshare(CLONE_NEWNS | CLONE_NEWNET) == 0, "unshare: %s", g_strerror(errno));
+	bring_up_loopback();
 	must_mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL);
 
 	detach_mounts("/", "fuse.lunfs"); /* the developer's own: not ours to see */

@@ -2,9 +2,10 @@
  * stage.h - where an integration test plays: a world of its own that leaves nothing behind.
  *
  * stage_new() takes the test's process into a private mount namespace with private /run and
- * /dev/fuse, and a scratch directory in memory. A janitor process outlives the test, however it
- * ends, and then kills every process of that namespace, detaches its loop devices and mounts, and
- * removes the directory. So tests run in parallel, crash, and need no teardown of their own.
+ * /dev/fuse, a private network of nothing but loopback, and a scratch directory in memory. A
+ * janitor process outlives the test, however it ends, and then kills every process of that
+ * namespace, detaches its loop devices and mounts, and removes the directory. So tests run in
+ * parallel, crash, and need no teardown of their own.
  *
  * It wants root (mount namespaces, mknod); tests/run sees to that. Nothing is freed before the
  * process ends: the stage owns every string and result that these functions return.

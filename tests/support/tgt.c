@@ -56,10 +56,16 @@ static bool launch(struct tgt *tgt, uint16_t port)
 
 struct tgt *tgt_start(struct stage *stage)
 {
+	return tgt_start_in(stage, stage->dir);
+}
+
+struct tgt *tgt_start_in(struct stage *stage, char *directory)
+{
 	struct tgt *tgt = g_new0(struct tgt, 1);
 
 	g_ptr_array_add(stage->owned, tgt);
 	tgt->stage = stage;
+	tgt->dir = directory;
 	for (int attempt = 0; attempt < 5; attempt++)
 		if (launch(tgt, free_port()))
 			return tgt;
@@ -97,7 +103,7 @@ void tgt_add_target(struct tgt *tgt, unsigned tid, const char *iqn)
 char *tgt_add_lun_spec(struct tgt *tgt, unsigned tid, struct lun_spec spec)
 {
 	const char *type = spec.type ? spec.type : "disk";
-	char *file = text(tgt->stage, "%s/target%u-lun%u", tgt->stage->dir, tid, spec.lun);
+	char *file = text(tgt->stage, "%s/target%u-lun%u", tgt->dir, tid, spec.lun);
 	g_autofree char *size = g_strdup_printf("%" PRIu64, spec.size);
 
 	if (strcmp(type, "tape") == 0) /* a tape is a formatted file */
@@ -163,4 +169,22 @@ void tgt_kill(struct tgt *tgt)
 {
 	cr_assert(kill(tgt->pid, SIGKILL) == 0);
 	cr_assert(waitpid(tgt->pid, NULL, 0) == tgt->pid);
+}
+
+void tgt_allow_address(struct tgt *tgt, unsigned tid, const char *address)
+{
+	tgt_set(tgt, "--mode target --op unbind --tid %u --initiator-address ALL", tid);
+	tgt_set(tgt, "--mode target --op bind --tid %u --initiator-address %s", tid, address);
+}
+
+void tgt_discovery_chap(struct tgt *tgt, const char *user, const char *secret)
+{
+	tgt_set(tgt, "--mode account --op new --user %s --password %s", user, secret);
+	tgt_set(tgt, "--mode account --op bind --user %s", user);
+}
+
+void tgt_discovery_chap_outgoing(struct tgt *tgt, const char *user, const char *secret)
+{
+	tgt_set(tgt, "--mode account --op new --user %s --password %s", user, secret);
+	tgt_set(tgt, "--mode account --op bind --user %s --outgoing", user);
 }

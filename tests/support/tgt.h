@@ -15,6 +15,7 @@ struct tgt {
 	uint16_t port;
 	char *portal; /* "127.0.0.1:PORT" */
 	char *admin;  /* "tgtadm" with what it needs to find this one */
+	char *dir;    /* of the backing files, "targetN-lunN" */
 };
 
 struct lun_spec {
@@ -26,6 +27,8 @@ struct lun_spec {
 };
 
 struct tgt *tgt_start(struct stage *stage);
+/* A second one, with its backing files in a directory of the stage's. */
+struct tgt *tgt_start_in(struct stage *stage, char *directory);
 /* A target that every initiator may use, with no LUN yet but tgt's controller. */
 void tgt_add_target(struct tgt *tgt, unsigned tid, const char *iqn);
 /* Returns the path of the backing file. */
@@ -49,3 +52,10 @@ void tgt_restart(struct tgt *tgt);
 
 /* A port that nobody listens on now, outside the range for outgoing connections. */
 uint16_t free_port(void);
+
+/* Access for the initiators at one address alone, "10.0.0.5" or "10.0.0.0/24". */
+void tgt_allow_address(struct tgt *tgt, unsigned tid, const char *address);
+/* What an initiator logs in with to ask which targets there are; and what the target proves itself
+ * with then. */
+void tgt_discovery_chap(struct tgt *tgt, const char *user, const char *secret);
+void tgt_discovery_chap_outgoing(struct tgt *tgt, const char *user, const char *secret);

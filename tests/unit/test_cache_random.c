@@ -455,7 +455,7 @@ static void fuzz_many(const struct mode *mode, unsigned long runs)
 	unsigned long operations = 0;
 
 	log_set_level(LOG_LEVEL_ERROR);
-	log_to_syslog(); /* failures are many, and meant */
+	log_to_syslog(NULL, NULL); /* failures are many, and meant */
 	runs = MAX(scaled(runs), 1);
 	for (uint32_t i = 0; i < runs; i++)
 		operations += fuzz_run(seed + i, mode, 1000);

@@ -123,6 +123,7 @@ static char *warning_for(const char *secret)
 {
 	struct fixture *fixture = fixture_new();
 	set_environment(fixture, NULL, secret, NULL, NULL);
+	fixture->options->weak_secrets = true;
 	int saved = dup(STDERR_FILENO);
 	int fd = open(fixture->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	cr_assert(saved >= 0 && fd >= 0 && dup2(fd, STDERR_FILENO) >= 0);
@@ -257,12 +258,12 @@ Test(config_credentials, mutual_chap_takes_names_from_options_and_secrets_from_f
 Test(config_credentials, a_user_needs_a_secret_and_a_secret_a_user)
 {
 	struct fixture *fixture = fixture_new();
-	expect_refused(fixture, "joe", "-o password_file=FILE");
+	expect_refused(fixture, "joe", "password_file=FILE");
 	expect_refused(fixture, "joe", "LIBISCSI_CHAP_PASSWORD");
 	set_environment(fixture, NULL, SECRET, NULL, NULL);
 	expect_refused(fixture, NULL, "-o username=NAME");
 	set_environment(fixture, NULL, SECRET, "nas", NULL);
-	expect_refused(fixture, "joe", "-o password_in_file=FILE");
+	expect_refused(fixture, "joe", "password_in_file=FILE");
 	expect_refused(fixture, "joe", "LIBISCSI_CHAP_TARGET_PASSWORD");
 	set_environment(fixture, NULL, SECRET, NULL, SECRET_IN);
 	expect_refused(fixture, "joe", "-o username_in=NAME");
@@ -434,6 +435,19 @@ Test(config_credentials, unusual_lengths_are_warned_of)
 	cr_expect_str_empty(shortest);
 	g_autofree char *longest = warning_for("1234567890123456");
 	cr_expect_str_empty(longest);
+}
+
+Test(config_credentials, a_short_secret_needs_the_word_for_it)
+{
+	struct fixture *fixture = fixture_new();
+	set_environment(fixture, NULL, "s3cr3t-of-1", NULL, NULL);
+	expect_refused(fixture, "joe", "weak_secrets=yes");
+	fixture->options->weak_secrets = true;
+	credentials_free(resolve(fixture, "joe"));
+	set_environment(fixture, NULL, "s3cr3t-of-joe", "nas", "s3cr3t");
+	fixture->options->weak_secrets = false;
+	expect_refused(fixture, "joe", "username_in 'nas' is shorter");
+	fixture_free(fixture);
 }
 
 Test(config_credentials, freed_memory_holds_no_secret)

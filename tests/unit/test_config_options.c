@@ -514,3 +514,68 @@ Test(config_options, control_characters_are_refused)
 	expect_refused("username=a\033b", "control character");
 	expect_refused("x-foo=\r", "control character");
 }
+
+Test(config_options, what_was_given_stays_given_in_a_copy)
+{
+	struct options *options = parsed("command_timeout=3,nosuid,username=joe", NULL);
+	options->password = g_strdup("of-a-file");
+	struct options *copy = options_copy(options);
+	cr_expect_str_eq(copy->fuse_options, "nosuid");
+	cr_expect_str_eq(copy->username, "joe");
+	cr_expect_str_eq(copy->password, "of-a-file");
+	cr_expect(copy->username != options->username && copy->password != options->password);
+	options_free(options);
+	cr_assert(options_parse(copy, "profile=aws", NULL));
+	cr_expect_eq(copy->command_timeout, 3000);
+	cr_expect_eq(copy->replacement_timeout, 600000);
+	options_free(copy);
+}
+
+Test(config_options, what_comes_later_goes_before_what_it_excludes)
+{
+	struct options *options = parsed("cache=writethrough,allow_root", NULL);
+	struct options *copy = options_copy(options);
+	cr_assert(options_parse(copy, "shared,allow_other", NULL));
+	cr_expect_eq(copy->cache, CACHE_NONE);
+	cr_expect(copy->allow_other);
+	cr_expect_not(copy->allow_root);
+	struct options *later = options_copy(copy);
+	cr_expect_not(options_parse(later, "cache=writeback", NULL), "shared is not taken back");
+	options_free(later);
+	options_free(copy);
+	options_free(options);
+}
+
+Test(config_options, targets_differ_in_what_is_theirs)
+{
+	static const char *const different[] = {"ro", "shared", "cache=none", "dirty_expire=1",
+	    "readahead=0", "uid=7", "gid=7", "umask=0", "login_timeout=1", "command_timeout=1",
+	    "noop_out_interval=1", "noop_out_timeout=1", "replacement_timeout=1",
+	    "header_digest=crc32c", "initiator_name=iqn.2026-11.org.x:y"};
+	static const char *const same[] = {"rw", "allow_other", "allow_root", "cache_size=8M",
+	    "nosuid", "loglevel=error", "cache=writeback", "weak_secrets"};
+	struct options *plain = options_new();
+	for (size_t i = 0; i < G_N_ELEMENTS(different); i++) {
+		struct options *other = parsed(different[i], NULL);
+		cr_expect_not(options_equal(plain, other), "%s", different[i]);
+		cr_expect(options_equal(other, other));
+		options_free(other);
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(same); i++) {
+		struct options *other = parsed(same[i], NULL);
+		cr_expect(options_equal(plain, other), "%s", same[i]);
+		options_free(other);
+	}
+	options_free(plain);
+}
+
+Test(config_options, weak_secrets_is_a_word_or_yes_or_no)
+{
+	struct options *options = parsed("weak_secrets", NULL);
+	cr_expect(options->weak_secrets);
+	options_free(options);
+	options = parsed("weak_secrets=yes", "weak_secrets=no");
+	cr_expect_not(options->weak_secrets);
+	options_free(options);
+	expect_refused("weak_secrets=x", "option 'weak_secrets': 'x' is neither yes nor no");
+}

@@ -49,6 +49,31 @@ Test(nexus, commands_wait_while_it_is_away_and_go_in_order)
 	bench_close(&bench);
 }
 
+Test(nexus, one_that_is_held_lets_what_is_under_way_end_and_keeps_what_comes)
+{
+	struct bench bench;
+	struct order orders[3], later[2];
+
+	bench_open(&bench, HOUR_MS);
+	bench_submit(&bench, orders, "RWR");
+	nexus_hold(bench.nexus);
+	bench_submit(&bench, later, "WR");
+	bench_settle(&bench);
+	expect_sent(&bench, "0 1 2");
+	order_return(&orders[1], 0, false);
+	order_return(&orders[0], 0, false);
+	order_return(&orders[2], 0, false);
+	bench_settle(&bench);
+	expect_ended(&bench, "1 0 2");
+	cr_expect_eq(nexus_waiting(bench.nexus), 2);
+	nexus_open(bench.nexus);
+	expect_sent(&bench, "0 1 2 3 4");
+	bench_answer_all(&bench);
+	for (unsigned i = 0; i < 2; i++)
+		cr_expect_eq(later[i].error, 0);
+	bench_close(&bench);
+}
+
 Test(nexus, tells_for_how_long_it_is_away)
 {
 	struct bench bench;

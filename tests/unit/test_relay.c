@@ -332,6 +332,31 @@ Test(relay, notes_the_status_of_the_last_login_response)
 	ends_free(&ends);
 }
 
+/* The user's requests may come in pieces. */
+Test(relay, notes_what_both_sides_agree_on)
+{
+	struct ends ends = ends_new();
+	static const char offer[] = "MaxBurstLength=262144\0InitialR2T=No";
+	static const char first[] = "MaxBurstLength=65", second[] = "536\0InitialR2T=No";
+	/* Login Request, immediate; a response that is continued, and its rest */
+	g_autoptr(GByteArray) request = pdu_new(0x43, 0x04, offer, sizeof(offer));
+	g_autoptr(GByteArray) part = pdu_new(LOGIN_RESPONSE, 0x44, first, sizeof(first) - 1);
+	g_autoptr(GByteArray) rest = pdu_new(LOGIN_RESPONSE, TO_FULL, second, sizeof(second));
+
+	must_send(ends.user, request->data, 50);
+	turn(&ends);
+	must_send(ends.user, request->data + 50, request->len - 50);
+	turn(&ends);
+	must_send(ends.target, part->data, part->len);
+	must_send(ends.target, rest->data, rest->len);
+	turn(&ends);
+	g_auto(GStrv) keys = relay_keys(ends.relay);
+	g_autofree char *all = g_strjoinv(" ", keys);
+	cr_assert(strstr(all, " MaxBurstLength 65536 "), "%s", all);
+	cr_assert(strstr(all, " InitialR2T No "), "%s", all);
+	ends_free(&ends);
+}
+
 /* ---- what does not pass ---- */
 
 Test(relay, hangs_up_on_a_PDU_that_is_too_long)

@@ -448,7 +448,7 @@ static void fuzz_many(const struct mode *mode, unsigned long runs)
 
 	log_set_level(LOG_LEVEL_ERROR);
 	if (!mode->keep)
-		log_to_syslog(); /* it tells each time what it lost */
+		log_to_syslog(NULL, NULL); /* it tells each time what it lost */
 	runs = MAX(scaled(runs), 1);
 	for (uint32_t i = 0; i < runs; i++)
 		fuzz_run(seed + i, mode, 1000);
