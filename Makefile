@@ -59,6 +59,9 @@ TOOLS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
 ALL_SRC     := $(wildcard src/*/*.c tests/*/*.c)
 ALL_HDR     := $(wildcard include/lunfs/*.h src/*/*.h tests/*/*.h)
 
+# Targets that build and then do something build with all processors, unless a -j was given.
+PARALLEL  = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # One line a file, unless V=1.
 Q    := $(if $(V),,@)
 say   = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
@@ -135,45 +138,46 @@ deps deps-dev deps-bench:
 	@packaging/install-deps $@
 
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) $(PARALLEL) --no-print-directory all
 	@packaging/demo start $(BUILD)/lunfs
 
 demo-stop:
 	@packaging/demo stop $(BUILD)/lunfs
 
 check: deps
-	@$(MAKE) --no-print-directory $(tests)
+	@$(MAKE) $(PARALLEL) --no-print-directory $(tests)
 	@tests/run $(BUILD)
 
 check-asan check-tsan check-valgrind: deps-dev
 check-asan:
-	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined $(tests:$(BUILD)/%=build/asan/%)
+	@$(MAKE) $(PARALLEL) --no-print-directory BUILD=build/asan SANITIZE=address,undefined $(tests:$(BUILD)/%=build/asan/%)
 	@tests/run build/asan asan
 check-tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZE=thread $(BUILD)/tsan/lunfs
-	@$(MAKE) --no-print-directory $(tests)
+	@$(MAKE) $(PARALLEL) --no-print-directory BUILD=$(BUILD)/tsan SANITIZE=thread $(BUILD)/tsan/lunfs
+	@$(MAKE) $(PARALLEL) --no-print-directory $(tests)
 	@tests/run $(BUILD) tsan
 check-valgrind:
-	@$(MAKE) --no-print-directory $(tests)
+	@$(MAKE) $(PARALLEL) --no-print-directory $(tests)
 	@tests/run $(BUILD) valgrind
 
 # The test of check, again and again.
 SOAK_SECONDS ?= 1800
 soak: deps
-	@$(MAKE) --no-print-directory $(tests)
+	@$(MAKE) $(PARALLEL) --no-print-directory $(tests)
 	@tests/soak $(BUILD) $(SOAK_SECONDS)
 
 TARGET   ?= session config
 fuzz: deps-dev
-	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=address,undefined FUZZ=1 $(TARGET:%=build/fuzz/tests/fuzz/%)
+	@$(MAKE) $(PARALLEL) --no-print-directory BUILD=build/fuzz CC=clang SANITIZE=address,undefined FUZZ=1 $(TARGET:%=build/fuzz/tests/fuzz/%)
 	@for target in $(TARGET); do TARGET=$$target tests/fuzz/run build/fuzz fuzz $(RUNS) || exit 1; done
 
 lint: deps-dev
 	@echo '  LINT  clang-format'
 	@clang-format --dry-run -Werror $(ALL_SRC) $(ALL_HDR)
 	@echo '  LINT  gcc and clang, warnings are errors'
-	@$(MAKE) --no-print-directory -s BUILD=build/lint-gcc CC=gcc CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-gcc/%) >/dev/null
-	@$(MAKE) --no-print-directory -s BUILD=build/lint-clang CC=clang CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-clang/%) >/dev/null
+	@$(MAKE) $(PARALLEL) --no-print-directory -s BUILD=build/lint-gcc CC=gcc CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-gcc/%) >/dev/null
+	@# clang's warnings do not wait for the optimizer
+	@$(MAKE) $(PARALLEL) --no-print-directory -s BUILD=build/lint-clang CC=clang OPT=-O0 HARDEN= CFLAGS=-Werror $(tests:$(BUILD)/%=build/lint-clang/%) >/dev/null
 	@echo '  LINT  cppcheck'
 	@cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -Iinclude -Itests -DFUSE_USE_VERSION=314 \
 	  --enable=warning,performance,portability --suppress=missingIncludeSystem \
@@ -186,7 +190,7 @@ format:
 	@clang-format -i $(ALL_SRC) $(ALL_HDR)
 
 bench: deps-bench
-	@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/rawload $(BUILD)/tests/tools/faultproxy
+	@$(MAKE) $(PARALLEL) --no-print-directory all $(BUILD)/tests/bench/rawload $(BUILD)/tests/tools/faultproxy
 	@tests/bench/bench $(BUILD)
 
 install: all

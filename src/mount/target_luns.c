@@ -21,6 +21,8 @@
 /* How often the list is asked for without a reason, and while a LUN is missed. */
 #define POLL_MS   30000u
 #define MISSED_MS 1000u
+/* When it says while it is asked that the answer has changed: some say so for ever. */
+#define AGAIN_MS 50u
 /* A LUN that nobody needs may be late so much after a restart, where replacement_timeout is
  * infinite. */
 #define LATE_MS 120000
@@ -264,7 +266,7 @@ static void target_poll(void *data)
 
 static void target_answered(struct target *target, bool missing)
 {
-	unsigned pause_ms = target->ask_again ? 0 : missing ? MISSED_MS : POLL_MS;
+	unsigned pause_ms = target->ask_again ? AGAIN_MS : missing ? MISSED_MS : POLL_MS;
 
 	loop_remove(&target->poll);
 	target->poll = loop_timer(target->environment->loop, pause_ms, target_poll, target);
