@@ -168,7 +168,7 @@ Test(reload, again_and_again_leaves_nothing_behind)
 {
 	struct reload_scene scene = scene_with("t1 t2 t3");
 
-	for (unsigned i = 0; i < scaled(20); i++) {
+	for (unsigned i = 0; i < 2 * scaled(10); i++) {
 		configure(&scene, i % 2 == 0 ? "t1" : "t1 t2 t3", "");
 		for (double end = seconds_now() + patience(10); seconds_now() < end;) {
 			if (lunfs(scene.stage, "reload %s", scene.mnt)->status == 0)
