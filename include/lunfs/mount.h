@@ -54,7 +54,8 @@ struct target *target_new(const struct target_environment *environment,
     const struct target_plan *plan, target_event_fn fn, void *data);
 const struct target_plan *target_plan(const struct target *target);
 const struct options *target_options(const struct target *target);
-/* What a login takes from a plan; the rest is as it was zeroed. */
+/* What a login takes from a plan, and a random ISID: a session of the same name would take this
+ * one's place at the target. The rest is zeroed. */
 void target_login_fill(const struct target_plan *plan, struct login *login);
 /* The plan's name: of its directory. */
 const char *target_name(const struct target *target);

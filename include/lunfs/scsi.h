@@ -235,7 +235,7 @@ struct probe *probe_some(struct scsi_port *port, struct loop *loop, const uint16
 /* Asks only which there are: of the result nothing but the numbers is known, and it may be empty.
  * A target that does not say is an error. */
 struct probe *probe_list(struct scsi_port *port, struct loop *loop, probe_done_fn done, void *data);
-/* Is done() still to come? */
+/* Is done() still to come? Of NULL it is not. */
 bool probe_is_busy(const struct probe *probe);
 /* What a unit attention told that a command of the probe fetched. */
 struct probe_news {

@@ -9,10 +9,10 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "cli.h"
 #include "lunfs/loop.h"
+#include "lunfs/mount.h"
 #include "lunfs/printable.h"
 
 #define AT_ONCE    32u   /* sessions; each has file descriptors */
@@ -162,27 +162,14 @@ static void discover_answered(GPtrArray *targets, const char *error, void *data)
 static void discover_ask_portal(struct discover *discover, struct asked *asked)
 {
 	const struct target_plan *plan = asked->plan->portal;
-	const struct options *options = plan->options;
-	const struct credentials *credentials = plan->credentials;
 
 	asked->portals = portals_new();
 	portals_add(asked->portals, asked->source->host, asked->source->port);
-	asked->login = (struct login){
-	    .portals = asked->portals,
-	    .initiator_name = plan->initiator_name,
-	    .username = credentials->username,
-	    .password = credentials->password,
-	    .username_in = credentials->username_in,
-	    .password_in = credentials->password_in,
-	    .isid_random = discover->isid_random,
-	    .isid_qualifier = (uint16_t)discover->unanswered,
-	    .header_digest = options->header_digest,
-	    .login_timeout_ms = options->login_timeout,
-	    .command_timeout_ms = options->command_timeout,
-	    .noop_interval_ms = options->noop_out_interval,
-	    .noop_timeout_ms = options->noop_out_timeout,
-	    .connect_ms = discover->asked->len > 1 ? MIN(options->login_timeout, CONNECT_MS) : 0,
-	};
+	target_login_fill(plan, &asked->login);
+	asked->login.portals = asked->portals;
+	asked->login.isid_qualifier = (uint16_t)discover->unanswered;
+	if (discover->asked->len > 1)
+		asked->login.connect_ms = MIN(asked->login.login_timeout_ms, CONNECT_MS);
 	discover->unanswered++;
 	asked->discovery = discovery_start(discover->loop, &asked->login, discover_answered, asked);
 }
@@ -413,9 +400,6 @@ int cli_discover(int argc, char **argv)
 	discover.plans = g_ptr_array_new_with_free_func(plan_destroy);
 	discover.secret_of_environment = environment->password != NULL;
 	discover.secret_in_of_environment = environment->password_in != NULL;
-	if (getrandom(&discover.isid_random, sizeof discover.isid_random, 0) < 0)
-		discover.isid_random = (uint32_t)clock_us();
-	discover.isid_random &= 0xffffff;
 	if (discover_parse(&discover, texts, &format, argc, argv, &error) &&
 	    discover_take_options(&discover, texts, &error) &&
 	    discover_make_plans(&discover, texts, environment, &error))

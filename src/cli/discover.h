@@ -48,7 +48,6 @@ struct discover {
 	struct options *given; /* -o alone */
 	/* Where secrets came from, if any was used. */
 	bool secret_of_environment, secret_in_of_environment;
-	uint32_t isid_random;
 
 	unsigned unanswered; /* portals */
 	unsigned next;       /* of found: whose LUNs are to be asked for */

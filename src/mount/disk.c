@@ -72,7 +72,7 @@ static void disk_ask_later(void *data)
 	struct disk *disk = data;
 
 	loop_remove(&disk->recheck);
-	if (disk->probe != NULL && probe_is_busy(disk->probe))
+	if (probe_is_busy(disk->probe))
 		disk->ask_again = true;
 	else
 		disk_ask(disk);
@@ -157,7 +157,7 @@ void disk_hear(struct disk *disk, const struct probe_news *news)
 	}
 	if (!news->changed || disk->state != DISK_OPEN)
 		return;
-	if (disk->probe != NULL && probe_is_busy(disk->probe))
+	if (probe_is_busy(disk->probe))
 		disk->ask_again = true;
 	else
 		disk_ask_soon(disk);
@@ -247,7 +247,7 @@ void disk_recheck(struct disk *disk)
 {
 	if (disk->state != DISK_OPEN)
 		return; /* it is asked anyhow */
-	if (disk->probe != NULL && probe_is_busy(disk->probe))
+	if (probe_is_busy(disk->probe))
 		disk->ask_again = true;
 	else
 		disk_ask(disk);
@@ -255,7 +255,7 @@ void disk_recheck(struct disk *disk)
 
 void disk_doubt(struct disk *disk)
 {
-	bool busy = disk->probe != NULL && probe_is_busy(disk->probe);
+	bool busy = probe_is_busy(disk->probe);
 
 	if (disk->closed)
 		return;
@@ -270,7 +270,7 @@ void disk_doubt(struct disk *disk)
 
 bool disk_is_asked(const struct disk *disk)
 {
-	return !disk->lost && disk->probe != NULL && probe_is_busy(disk->probe);
+	return !disk->lost && probe_is_busy(disk->probe);
 }
 
 /* Something about it has changed: what, is asked, not guessed. */
@@ -403,7 +403,7 @@ struct disk *disk_make(struct target *target, const struct target_environment *e
 bool disk_is_idle(const struct disk *disk)
 {
 	return (disk->cache == NULL || cache_is_idle(disk->cache)) &&
-	       retain_is_idle(disk->retain) && (disk->probe == NULL || !probe_is_busy(disk->probe));
+	       retain_is_idle(disk->retain) && !probe_is_busy(disk->probe);
 }
 
 bool disk_is_same_lun(const struct disk *a, const struct disk *b)

@@ -333,15 +333,22 @@ static bool reload_would_take_the_root(const struct daemon *daemon, const struct
 	           g_ptr_array_index(plan->targets, 0));
 }
 
+/* The one that is under way, and the next, if a signal asked for it meanwhile. */
+static void reload_over(struct daemon *daemon, const char *error)
+{
+	reload_end(daemon, daemon->reload, error);
+	if (daemon->reload_again && daemon->state == RUNNING) {
+		daemon->reload_again = false;
+		targets_reload(daemon, NULL);
+	}
+}
+
 static void reload_look(void *data)
 {
 	struct daemon *daemon = data;
 
-	if (daemon->departures->len > 0 || !targets_have_answered(daemon))
-		return;
-	reload_end(daemon, daemon->reload, "");
-	if (daemon->reload_again)
-		targets_reload(daemon, NULL);
+	if (daemon->departures->len == 0 && targets_have_answered(daemon))
+		reload_over(daemon, "");
 }
 
 static void reload_apply(struct daemon *daemon, struct reload *reload)
@@ -382,7 +389,7 @@ static void reload_discovered(GPtrArray *targets, const char *error, void *data)
 	if (reload == NULL)
 		return;
 	if (targets == NULL) {
-		reload_end(daemon, reload, error);
+		reload_over(daemon, error);
 		return;
 	}
 	targets_take_reported(reload->plan, targets);
@@ -394,9 +401,10 @@ void targets_reload(struct daemon *daemon, struct control_client *client)
 	struct reload *reload;
 	g_autoptr(GError) error = NULL;
 
-	daemon->reload_again = daemon->reload != NULL && client == NULL;
-	if (daemon->reload_again)
-		return; /* a signal: nobody would try again */
+	if (daemon->reload != NULL && client == NULL) {
+		daemon->reload_again = true; /* a signal: nobody would try again */
+		return;
+	}
 	reload = g_new(struct reload, 1);
 	*reload = (struct reload){
 	    .client = client != NULL ? control_client_ref(client) : NULL,

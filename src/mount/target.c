@@ -219,10 +219,6 @@ static void target_fill_login(struct target *target)
 	if (environment->isid != NULL) {
 		login->isid_random = isid_random(environment->isid, plan->name);
 		login->isid_qualifier = isid_qualifier(environment->isid, plan->name);
-	} else {
-		if (getrandom(&login->isid_random, sizeof login->isid_random, 0) < 0)
-			login->isid_random = (uint32_t)clock_us();
-		login->isid_random &= 0xffffff;
 	}
 }
 
@@ -243,6 +239,9 @@ void target_login_fill(const struct target_plan *plan, struct login *login)
 	    .noop_interval_ms = options->noop_out_interval,
 	    .noop_timeout_ms = options->noop_out_timeout,
 	};
+	if (getrandom(&login->isid_random, sizeof login->isid_random, 0) < 0)
+		login->isid_random = (uint32_t)clock_us();
+	login->isid_random &= 0xffffff;
 }
 
 /* The configuration says already that it cannot be used. */

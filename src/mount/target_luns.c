@@ -38,15 +38,32 @@ static bool target_is_up(const struct target *target)
 
 /* ---- LUNs and disks, by number ---- */
 
-static struct lun_info *target_find_lun(const struct target *target, uint16_t lun)
+static gint compare_infos(gconstpointer a, gconstpointer b)
 {
-	for (guint i = 0; i < target->luns->len; i++) {
-		struct lun_info *info = &g_array_index(target->luns, struct lun_info, i);
+	const struct lun_info *one = a, *other = b;
 
-		if (info->lun == lun)
-			return info;
-	}
-	return NULL;
+	return (int)one->lun - (int)other->lun;
+}
+
+static gint compare_numbers(gconstpointer a, gconstpointer b)
+{
+	const uint16_t *one = a, *other = b;
+
+	return (int)*one - (int)*other;
+}
+
+/* at: of target->luns; may be NULL. */
+static bool target_knows_lun(const struct target *target, uint16_t lun, guint *at)
+{
+	const struct lun_info wanted = {.lun = lun};
+
+	return g_array_binary_search(target->luns, &wanted, compare_infos, at);
+}
+
+/* luns: ascending. */
+static bool lists(GArray *luns, uint16_t lun)
+{
+	return g_array_binary_search(luns, &lun, compare_numbers, NULL);
 }
 
 static struct disk *target_find_disk(const struct target *target, uint16_t lun)
@@ -62,39 +79,24 @@ static struct disk *target_find_disk(const struct target *target, uint16_t lun)
 
 static bool target_wants_lun(const struct target *target, uint16_t lun)
 {
-	const GArray *luns = target->plan->luns;
+	GArray *luns = target->plan->luns;
 
-	for (guint i = 0; luns != NULL && i < luns->len; i++)
-		if (g_array_index(luns, uint16_t, i) == lun)
-			return true;
-	return luns == NULL;
+	return luns == NULL || lists(luns, lun);
 }
 
-static bool lists(const GArray *present, uint16_t lun)
+static void target_note_luns(struct target *target, const struct lun_info *luns, unsigned count)
 {
-	for (guint i = 0; i < present->len; i++)
-		if (g_array_index(present, uint16_t, i) == lun)
-			return true;
-	return false;
-}
+	/* apart, as what is searched has to stay ascending */
+	g_autoptr(GArray) others = g_array_new(FALSE, FALSE, sizeof(struct lun_info));
+	guint at;
 
-static gint compare_luns(gconstpointer a, gconstpointer b)
-{
-	const struct lun_info *one = a, *other = b;
-
-	return (int)one->lun - (int)other->lun;
-}
-
-static void target_note_lun(struct target *target, const struct lun_info *info)
-{
-	struct lun_info *known = target_find_lun(target, info->lun);
-
-	if (known != NULL) {
-		*known = *info;
-		return;
-	}
-	g_array_append_vals(target->luns, info, 1);
-	g_array_sort(target->luns, compare_luns);
+	for (unsigned i = 0; i < count; i++)
+		if (target_knows_lun(target, luns[i].lun, &at))
+			g_array_index(target->luns, struct lun_info, at) = luns[i];
+		else
+			g_array_append_val(others, luns[i]);
+	g_array_append_vals(target->luns, others->data, others->len);
+	g_array_sort(target->luns, compare_infos);
 }
 
 /* ---- showing ---- */
@@ -171,9 +173,10 @@ static void target_show(struct target *target, const struct lun_info *info)
 
 static void target_lun_forget(struct target *target, uint16_t lun)
 {
-	for (guint i = 0; i < target->luns->len; i++)
-		if (g_array_index(target->luns, struct lun_info, i).lun == lun)
-			g_array_remove_index(target->luns, i--);
+	guint at;
+
+	if (target_knows_lun(target, lun, &at))
+		g_array_remove_index(target->luns, at);
 	g_hash_table_remove(target->troubles, GUINT_TO_POINTER((guint)lun));
 }
 
@@ -301,8 +304,7 @@ static void target_probed(
 			target->hung_until_ms = clock_ms() + HUNG_MS;
 		return; /* it is asked again when the session stands */
 	}
-	for (unsigned i = 0; i < count; i++)
-		target_note_lun(target, &luns[i]);
+	target_note_luns(target, luns, count);
 	if (first) {
 		target->state = TARGET_KNOWN;
 		target->verified = true;
@@ -319,7 +321,7 @@ static void target_probed(
 }
 
 /* Those that have to be asked what they are: new ones, and those that were no file last time. */
-static GArray *target_sort_out(struct target *target, const GArray *present, bool *missing)
+static GArray *target_sort_out(struct target *target, GArray *present, bool *missing)
 {
 	GArray *unknown = g_array_new(FALSE, FALSE, sizeof(uint16_t));
 
@@ -341,7 +343,7 @@ static GArray *target_sort_out(struct target *target, const GArray *present, boo
 	for (guint i = 0; i < present->len; i++) {
 		uint16_t lun = g_array_index(present, uint16_t, i);
 
-		if (target_find_lun(target, lun) == NULL || target_lun_trouble(target, lun) != NULL)
+		if (!target_knows_lun(target, lun, NULL) || target_lun_trouble(target, lun) != NULL)
 			g_array_append_val(unknown, lun);
 	}
 	return unknown;
@@ -378,8 +380,7 @@ static void target_listed(
 
 static bool target_is_asking(const struct target *target)
 {
-	return (target->probe != NULL && probe_is_busy(target->probe)) ||
-	       (target->list != NULL && probe_is_busy(target->list));
+	return probe_is_busy(target->probe) || probe_is_busy(target->list);
 }
 
 static struct probe *target_first_probe(struct target *target)

@@ -386,7 +386,7 @@ struct probe *probe_list(struct scsi_port *port, struct loop *loop, probe_done_f
 
 bool probe_is_busy(const struct probe *probe)
 {
-	return probe->busy > 0;
+	return probe != NULL && probe->busy > 0;
 }
 
 void probe_on_news(struct probe *probe, void (*heard)(const struct probe_news *news, void *data))

@@ -65,6 +65,36 @@ Test(endurance, a_mount_keeps_its_ISID_and_one_elsewhere_has_another)
 	scene_end(&scene);
 }
 
+Test(endurance, each_discovery_has_an_ISID_of_its_own)
+{
+	struct scene scene = scene_of_script(MIB(1));
+	struct script_login login;
+	uint8_t found[3][6];
+	unsigned count = 0;
+	char *other = stage_directory(scene.stage, "other", 0);
+	unsigned port = script_target_port(scene.script);
+
+	scene.mnt = stage_directory(scene.stage, "mnt", 0);
+	must_lunfs(scene.stage, "mount iscsi://127.0.0.1:%u %s", port, scene.mnt);
+	must_lunfs(scene.stage, "mount iscsi://127.0.0.1:%u %s -o ro", port, other);
+	must_lunfs(scene.stage, "reload %s", other);
+	for (unsigned i = 0; script_target_login_attempt(scene.script, i, &login); i++) {
+		if (!login.discovery)
+			continue;
+		cr_assert_lt(count, G_N_ELEMENTS(found));
+		cr_assert_eq(login.isid[0], 0x80, "not of format 10b, random");
+		memcpy(found[count], login.isid, 6);
+		for (unsigned k = 0; k < count; k++)
+			cr_assert(memcmp(found[k], login.isid, 6) != 0,
+			    "at once, one would have ended the other");
+		count++;
+	}
+	cr_assert_eq(count, G_N_ELEMENTS(found));
+	must_umount(scene.stage, other);
+	must_umount(scene.stage, scene.mnt);
+	script_target_stop(scene.script);
+}
+
 /* ---- another portal group ---- */
 
 /* Old commands may be alive there (SAFETY.md 11). */

@@ -180,6 +180,28 @@ Test(luns, two_hundred_and_fifty_six_are_shown)
 	must_umount(scene.stage, scene.mnt);
 }
 
+Test(luns, new_ones_below_one_with_a_fault_are_listed_in_order_and_each_once)
+{
+	struct scene scene = scene_with_disk(MIB(4), 0);
+
+	/* one with a fault is asked again each time, with the new ones */
+	tgt_add_lun(scene.tgt, 1, .lun = 20, .size = MIB(1), .offline = true);
+	rescan(&scene);
+	for (unsigned lun = 2; lun <= 12; lun++)
+		tgt_add_lun(scene.tgt, 1, .lun = lun, .size = KIB(64));
+	rescan(&scene);
+	cr_assert_str_eq(site_status(scene.stage, scene.mnt,
+	                     "[l['lun'] for l in d['targets'][0]['luns'] if l['lun'] > 0]"),
+	    "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20]");
+	remove_lun(&scene, 20);
+	remove_lun(&scene, 2);
+	rescan(&scene);
+	cr_assert_str_eq(site_status(scene.stage, scene.mnt,
+	                     "[l['lun'] for l in d['targets'][0]['luns'] if l['lun'] > 0]"),
+	    "[1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]");
+	must_umount(scene.stage, scene.mnt);
+}
+
 Test(luns, a_section_shows_those_that_it_lists)
 {
 	struct scene scene = scene_unmounted(0);

@@ -1,6 +1,7 @@
 /*
  * reload.c - the configuration changes under a mount of 'all'.
  */
+#include "support/script_target.h"
 #include "support/site.h"
 
 #include <criterion/criterion.h>
@@ -9,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 TestSuite(reload, .timeout = 120);
@@ -162,6 +164,89 @@ Test(reload, a_portal_is_asked_again)
 	must_lunfs(stage, "reload %s", mnt);
 	cr_assert(await(patience(5), path_exists, text(stage, "%s/" IQN(2) "/lun1.img", mnt)));
 	must_umount(stage, mnt);
+}
+
+/* ---- a hangup during a reload ---- */
+
+struct attempts {
+	struct script_target *target;
+	bool discovery;
+	unsigned count;
+};
+
+static bool were_made(void *data)
+{
+	const struct attempts *wanted = data;
+	struct script_login login;
+	unsigned count = 0;
+
+	for (unsigned i = 0; script_target_login_attempt(wanted->target, i, &login); i++)
+		count += login.discovery == wanted->discovery;
+	return count >= wanted->count;
+}
+
+/* A reload that begins now stays under way until script_target_drop(): its login is the second. */
+static void hang_up_and_hang(struct script_target *target, bool discovery)
+{
+	struct attempts second = {.target = target, .discovery = discovery, .count = 2};
+
+	script_target_login_rule(
+	    target, (struct script_login_rule){
+	                .deed = SCRIPT_LOGIN_HANG, .discovery = discovery, .times = 1});
+	cr_assert_eq(kill(lunfs_daemon(), SIGHUP), 0);
+	cr_assert(await(patience(10), were_made, &second));
+}
+
+static bool may_be_written(void *file)
+{
+	struct stat stat_of;
+
+	return stat(file, &stat_of) == 0 && (stat_of.st_mode & 0777) == 0600;
+}
+
+Test(reload, a_hangup_during_another_is_not_forgotten_when_a_client_asks_meanwhile)
+{
+	struct stage *stage = stage_new();
+	struct script_target *target = script_target_start(IQN(1));
+	char *mnt = stage_directory(stage, "mnt", 0);
+	char *section = site_section(
+	    stage, "t1", text(stage, "127.0.0.1:%u", script_target_port(target)), IQN(1));
+
+	script_target_add_lun(target, 1, MIB(1), 512);
+	site_configure(stage, "%slogin_timeout=60s\n", section);
+	must_lunfs(stage, "mount t1 %s", mnt);
+	site_configure(stage, "%slogin_timeout=60s\nro=yes\n", section);
+	hang_up_and_hang(target, false);
+
+	site_configure(stage, "%slogin_timeout=60s\n", section);
+	cr_assert_eq(kill(lunfs_daemon(), SIGHUP), 0);
+	g_usleep(100000); /* it comes before the client, or there is nothing to forget */
+	struct result *result = lunfs(stage, "reload %s", mnt);
+	cr_assert_eq(result->status, 1);
+	cr_assert(strstr(result->err, "still under way"), "%s", result->err);
+	script_target_drop(target, SCRIPT_RST);
+	cr_assert(await(patience(20), may_be_written, text(stage, "%s/lun1.img", mnt)));
+	must_umount(stage, mnt);
+	script_target_stop(target);
+}
+
+Test(reload, a_hangup_during_another_that_fails_is_not_forgotten)
+{
+	struct stage *stage = stage_new();
+	struct script_target *target = script_target_start(IQN(1));
+	struct attempts third = {.target = target, .discovery = true, .count = 3};
+	char *mnt = stage_directory(stage, "mnt", 0);
+
+	script_target_add_lun(target, 1, MIB(1), 512);
+	must_lunfs(stage, "mount iscsi://127.0.0.1:%u %s -o login_timeout=60s",
+	    script_target_port(target), mnt);
+	hang_up_and_hang(target, true);
+	cr_assert_eq(kill(lunfs_daemon(), SIGHUP), 0);
+	g_usleep(100000);
+	script_target_drop(target, SCRIPT_RST);
+	cr_assert(await(patience(20), were_made, &third), "the portal is not asked again");
+	must_umount(stage, mnt);
+	script_target_stop(target);
 }
 
 Test(reload, again_and_again_leaves_nothing_behind)
