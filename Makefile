@@ -2,7 +2,7 @@
 #
 #   make            build/lunfs
 #   make demo       a scratch target, mounted; prints how to go on and how to stop
-#   make check      installs what is missing, builds, runs all tests
+#   make check      installs what is missing, builds, runs all tests, those of the protocol's rules too
 #   make lint       clang-format, clang-tidy, cppcheck
 #   make check-asan, check-tsan, check-valgrind      the tests under the tools
 #   make soak       faults for a long time: SOAK_SECONDS=1800
@@ -52,6 +52,7 @@ LIB_SRC     := $(filter-out src/cli/main.c,$(wildcard src/*/*.c))
 LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 FUSE_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuse/*.c))
+CONFORM_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/conformance/*.c))
 SUPPORT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 FUZZ_OBJ    := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/replay.c %/fuzz_config.c,$(wildcard tests/fuzz/*.c)))
 ISCSI_OBJ   := $(if $(LIBISCSI),$(patsubst $(LIBISCSI)/lib/%.c,$(BUILD)/libiscsi/%.o,$(filter-out %/iser.c,$(wildcard $(LIBISCSI)/lib/*.c))))
@@ -86,6 +87,10 @@ $(BUILD)/tests/unit-tests: $(UNIT_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS)
 
 $(BUILD)/tests/fuse-tests: $(FUSE_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
+	$(call say,LINK)
+	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS) -laio
+
+$(BUILD)/tests/conformance-tests: $(CONFORM_OBJ) $(SUPPORT_OBJ) $(BUILD)/liblunfs.a
 	$(call say,LINK)
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) $(TEST_LIBS) -laio
 
@@ -132,7 +137,8 @@ $(BUILD)/%.o: %.c
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(BUILD)/tests/fuzz/replay $(BUILD)/tests/fuzz/replay-config $(TOOLS)
+tests := $(BUILD)/lunfs $(BUILD)/tests/unit-tests $(BUILD)/tests/fuse-tests $(BUILD)/tests/conformance-tests \
+         $(BUILD)/tests/fuzz/replay $(BUILD)/tests/fuzz/replay-config $(TOOLS)
 
 deps deps-dev deps-bench:
 	@packaging/install-deps $@

@@ -32,8 +32,11 @@ enum session_event {
 	                   sent; session_verified() ends the outage */
 	SESSION_LOST,   /* every outstanding command is returned with -ESTALE next; it logs in again
 	                   by   itself */
-	SESSION_FAILED, /* the first login failed: text says why and what to do; nothing follows */
+	SESSION_FAILED, /* the first login failed: text says why and what to do; nothing follows.
+	                   One that the target puts off (class 03h) is tried again before, up to
+	                   login_timeout_ms after the first */
 	SESSION_CLOSED, /* session_close() is done */
+	SESSION_TOLD,   /* the target says that something has changed at a LUN, unasked */
 };
 
 struct session;
@@ -85,6 +88,12 @@ const char *const *session_keys(const struct session *session);
 /* The last moment at which it got on: a name resolved, TCP stood, something was heard; clock_ms().
  */
 int64_t session_progress_ms(const struct session *session);
+/*
+ * Was the last login refused, until somebody changes something? By class 02h, but not by what a
+ * target says for a moment when it starts (RFC 7143, 11.13.5: 0203h, 0204h, 0206h); or because the
+ * target could not prove itself.
+ */
+bool session_was_refused(const struct session *session);
 /* Did the target say no to who we are: to the secret, or for want of one (RFC 7143, 11.13.5:
  * 0201h)? */
 bool session_wants_secret(const struct session *session);

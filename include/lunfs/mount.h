@@ -99,6 +99,7 @@ struct disk {
 	/* private to disk.c */
 	struct target *target;
 	struct probe *probe;
+	GSource *rest; /* gives it up for a while */
 	GSource *recheck;
 	unsigned absent_ms, hung_ms; /* the next pause before it is asked */
 	enum { DISK_OPEN, DISK_AWAY, DISK_ASKED, DISK_ANSWERED } state;

@@ -77,13 +77,16 @@ struct scsi_command {
 	bool timed_out; /* with -ESTALE: because this one took longer than timeout_ms */
 	uint8_t status;
 	struct sense sense; /* with CHECK CONDITION */
-	uint32_t received;  /* bytes of Data-In, where the port knows; length less the residual */
+	/* It is that of an earlier command, which had ended with GOOD: this one was not executed
+	 * (deferred error, SPC-4, 4.5.7). */
+	bool deferred;
+	uint32_t received; /* bytes of Data-In, where the port knows; length less the residual */
 
 	/* the port's, from execute() to done() */
 	struct scsi_command *prev, *next;
 	void *port_owner, *port_data;
 	int64_t deadline_ms;
-	uint64_t canary;
+	uint64_t canary; /* 0: none */
 	/* a nexus's, which hands it on to another port */
 	void (*nexus_done)(struct scsi_command *command);
 	void *nexus;
@@ -117,7 +120,7 @@ static inline void scsi_execute(struct scsi_port *port, struct scsi_command *com
 enum sense_action {
 	SENSE_FAIL,        /* with the errno */
 	SENSE_OK,          /* it was done (RECOVERED ERROR) */
-	SENSE_RETRY,       /* at once: unit attention, ABORTED COMMAND */
+	SENSE_RETRY,       /* soon: unit attention, ABORTED COMMAND, deferred error */
 	SENSE_RETRY_LATER, /* BUSY, TASK SET FULL, becoming ready */
 };
 
@@ -139,6 +142,12 @@ static inline bool sense_is_preempted(const struct sense *sense)
 static inline bool sense_is_of_luns(const struct sense *sense)
 {
 	return sense->asc == 0x3f && sense->ascq == 0x0e;
+}
+/* A deferred error that tells of a write that was not done, or of data that was not kept. */
+static inline bool sense_tells_of_loss(const struct scsi_command *command)
+{
+	return command->status == SAM_CHECK_CONDITION && command->deferred &&
+	       command->sense.key != SENSE_NO_SENSE && command->sense.key != SENSE_RECOVERED_ERROR;
 }
 const char *scsi_opcode_name(uint8_t opcode);
 
@@ -200,6 +209,7 @@ struct lun_info {
 	bool write_protected, fua,
 	    write_cache;   /* mode pages; write_cache is true where unknown (SAFETY.md 1) */
 	bool unmap_zeroes; /* LBPME, LBPRZ and LBPWS: WRITE SAME with UNMAP leaves zeros */
+	bool reserved;     /* it met RESERVATION CONFLICT when it was asked */
 	/* Why it has no capacity now ("no medium"), or "". A disk or CD with a fault is shown as a
 	 * fault. */
 	char fault[160];
@@ -240,8 +250,8 @@ bool probe_is_busy(const struct probe *probe);
 /* What a unit attention told that a command of the probe fetched. */
 struct probe_news {
 	uint16_t lun;
-	bool reset;     /* 29h: what was not flushed may be lost */
-	bool preempted; /* 2Ah/03h to 05h: another host has taken the LUN over */
+	bool reset;     /* 29h, a deferred error: what was not flushed may be lost */
+	bool preempted; /* 2Ah/03h to 05h, RESERVATION CONFLICT: another host has the LUN */
 	bool medium;    /* 28h: it may be another one */
 	bool changed;   /* 2Ah, 3Fh: what it was asked before may have another answer now */
 	bool luns;      /* 3Fh/0Eh: so may REPORT LUNS */
@@ -290,15 +300,24 @@ enum disk_verdict {
  */
 enum disk_verdict disk_verify(
     struct block *disk, const struct lun_info *info, uint64_t reach, char *text, size_t size);
-/*
- * Calls fn(luns, data), on an answer of the LUN, when what is known of it is to be asked for again;
- * or, where luns is set, which LUNs there are (3Fh/0Eh).
- */
-void disk_on_attention(struct block *disk, void (*fn)(bool luns, void *data), void *data);
+enum disk_attention {
+	DISK_CHANGED,  /* what is known of it is to be asked for again */
+	DISK_LUNS,     /* so is which LUNs there are (3Fh/0Eh) */
+	DISK_RESTLESS, /* it loses what is written again and again: more tries only repeat that */
+};
+/* Calls fn(what, data) on an answer of the LUN. */
+void disk_on_attention(
+    struct block *disk, void (*fn)(enum disk_attention what, void *data), void *data);
 
 /* Counters, for status. */
 struct disk_stats {
 	uint64_t reads, writes, flushes, bytes_read, bytes_written, retries, errors;
+	/* Commands that ended with RESERVATION CONFLICT, and microseconds since 1970: since when
+	 * another host has the LUN, 0: it has not, as far as known; and when it was seen last. A
+	 * reservation ends for us when a WRITE succeeds, or a READ, if READs were refused too. */
+	uint64_t conflicts;
+	int64_t reserved_since_us, reserved_seen_us;
+	bool reserved_for_writing; /* READs have not met it */
 	/* Of commands, from the first time that the port got them to the final answer: what waits
 	 * for a session or is tried again takes that long. Zeroing is writing. */
 	struct histogram read_latency, write_latency, flush_latency;

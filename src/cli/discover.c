@@ -50,18 +50,16 @@ static void found_free(gpointer data)
 static struct found *discover_find(
     struct discover *discover, const struct asked *asked, const char *name)
 {
-	struct found *found;
+	struct found *found = g_hash_table_lookup(discover->by_name, name);
 
-	for (unsigned i = 0; i < discover->found->len; i++) {
-		found = g_ptr_array_index(discover->found, i);
-		if (strcmp(found->name, name) == 0)
-			return found;
-	}
+	if (found != NULL)
+		return found;
 	found = g_new0(struct found, 1);
 	found->name = g_strdup(name);
 	found->asked = asked;
 	found->portals = g_ptr_array_new_with_free_func(discovered_portal_free);
 	g_ptr_array_add(discover->found, found);
+	g_hash_table_insert(discover->by_name, found->name, found);
 	return found;
 }
 
@@ -131,8 +129,7 @@ static void discover_ask_luns(struct discover *discover);
 /* In the order in which they were asked, whoever answered first. */
 static void discover_merge(struct discover *discover, const struct asked *asked)
 {
-	/* The last that was reported is the first there. */
-	for (unsigned i = asked->count; i-- > 0;) {
+	for (unsigned i = 0; i < asked->count; i++) {
 		const struct discovered_target *target = g_ptr_array_index(asked->targets, i);
 		struct found *found = discover_find(discover, asked, target->name);
 
@@ -397,6 +394,7 @@ int cli_discover(int argc, char **argv)
 
 	discover.asked = g_ptr_array_new_with_free_func(asked_free);
 	discover.found = g_ptr_array_new_with_free_func(found_free);
+	discover.by_name = g_hash_table_new(g_str_hash, g_str_equal);
 	discover.plans = g_ptr_array_new_with_free_func(plan_destroy);
 	discover.secret_of_environment = environment->password != NULL;
 	discover.secret_in_of_environment = environment->password_in != NULL;
@@ -406,6 +404,7 @@ int cli_discover(int argc, char **argv)
 		status = discover_run(&discover, format);
 	else
 		status = cli_fail(error);
+	g_hash_table_unref(discover.by_name);
 	g_ptr_array_unref(discover.found);
 	g_ptr_array_unref(discover.asked);
 	g_ptr_array_unref(discover.plans);

@@ -43,6 +43,7 @@ struct found {
 struct discover {
 	struct loop *loop;
 	GPtrArray *asked, *found;
+	GHashTable *by_name; /* the same as found */
 	bool with_luns;
 	GPtrArray *plans;      /* of struct plan */
 	struct options *given; /* -o alone */

@@ -37,6 +37,7 @@ const char *content_name(const struct content *content)
 static void content_lose(struct content *content, const char *what)
 {
 	content->loss++;
+	content->loss_error = -EIO;
 	if (log_limit_passes(&content->log, content_name(content)))
 		log_warning_of(content_name(content), "%s", what);
 }
@@ -146,7 +147,7 @@ static void reply_flushed(struct request *request)
 		content_flushed(content, request->written);
 	if (handle->loss != content->loss) {
 		handle->loss = content->told = content->loss;
-		request->error = -EIO;
+		request->error = content->loss_error;
 	}
 	fuse_reply_err(request->req, -request->error);
 }
@@ -249,6 +250,8 @@ static void content_event(struct block *block, enum block_event event, void *dat
 	else if (event == BLOCK_UNWRITTEN)
 		content_lose(
 		    content, "what was written could not be written out; kept and tried again");
+	else if (event == BLOCK_FENCED) /* comes behind what it makes the layers below forget */
+		content->loss_error = -EBADE;
 	for (struct node *node = content->nodes; node != NULL; node = node->sibling)
 		node_event(node, event);
 }

@@ -56,6 +56,7 @@ struct content {
 	 * hears, too.
 	 */
 	unsigned loss, told;
+	int loss_error; /* of the last: -EIO, or -EBADE where another host has reserved the LUN */
 	struct log_limit log;
 	/* The flush that nobody waits for, while write_out.done is not NULL. */
 	struct io write_out;

@@ -2,9 +2,9 @@
  * canary.h - has the data of a READ come? (SAFETY.md 13)
  *
  * libiscsi reports GOOD also when a Data-In PDU was lost on the way or by the target, and the
- * buffer keeps its old bytes there; with iovecs it counts nothing. So a random number is left in
- * the buffer before the READ, in the last 8 bytes of every 512; where it still stands afterwards,
- * data is missing.
+ * buffer keeps its old bytes there; with iovecs it counts nothing. The guard counts; where it is
+ * blind, a random number is left in the buffer before the READ, in the last 8 bytes of every 512:
+ * where it still stands afterwards, data is missing.
  */
 #pragma once
 

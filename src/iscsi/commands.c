@@ -15,6 +15,37 @@
 #include "canary.h"
 #include "session.h"
 
+#define REPORT_LUNS 0xa0   /* SPC-4, 6.33 */
+#define FLAT_SPACE  0x4000 /* SAM-5, 4.7.7.3 */
+
+/* ---- how a LUN is addressed ---- */
+
+/* As the target reports it; else peripheral addressing up to 255, flat space addressing above
+ * (SAM-5, 4.7). */
+int session_lun_field(const struct session *session, uint16_t lun)
+{
+	bool flat = lun >= 256 || (session->flat[lun / 8] & 1u << lun % 8);
+
+	return flat ? FLAT_SPACE | lun : lun;
+}
+
+/* What REPORT LUNS has told: a unit is addressed as it is reported (SPC-4, 6.33). */
+static void session_note_luns(struct session *session, const struct scsi_command *command)
+{
+	const uint8_t *list = command->iov->iov_base;
+	size_t size = MIN(command->iov->iov_len, command->received);
+
+	for (size_t at = 8; at + 8 <= size; at += 8) {
+		uint16_t field = get_be16(list + at), lun = field & 0xff;
+		uint8_t bit = (uint8_t)(1u << lun % 8);
+
+		if ((field & ~0xff) == FLAT_SPACE)
+			session->flat[lun / 8] |= bit;
+		else if ((field & ~0xff) == 0)
+			session->flat[lun / 8] &= (uint8_t)~bit;
+	}
+}
+
 /* ---- the end of a command ---- */
 
 static void command_free_task(struct scsi_command *command)
@@ -78,18 +109,20 @@ void commands_return(struct session *session, int error)
 
 /*
  * SPC-4, 4.5, behind two bytes of length (RFC 7143, 11.4.7.2). libiscsi believes that it is as long
- * as its format says, and reads what was not there.
+ * as its format says, and reads what was not there; and does not tell a deferred error from others.
  */
-static struct sense command_sense(const uint8_t *data, size_t size)
+static struct sense command_sense(const uint8_t *data, size_t size, bool *deferred)
 {
 	struct sense sense = {.key = SENSE_NO_SENSE};
 	size_t length = size < 2 ? 0 : size - 2;
 
+	*deferred = false;
 	if (length > 0 && get_be16(data) != 0)
 		length = MIN(length, get_be16(data));
 	if (length < 8)
 		return sense;
 	data += 2;
+	*deferred = (data[0] & 0x7f) == 0x71 || (data[0] & 0x7f) == 0x73;
 	switch (data[0] & 0x7f) {
 	case 0x70:
 	case 0x71:
@@ -109,6 +142,19 @@ static struct sense command_sense(const uint8_t *data, size_t size)
 	return sense;
 }
 
+/* Bytes; some targets send less than there is room for and no residual. */
+static uint32_t command_received(const struct scsi_command *command, const struct scsi_task *task)
+{
+	const struct session *session = command->port_owner;
+	uint32_t received = command->length;
+
+	if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
+		received -= (uint32_t)MIN(task->residual, received);
+	if (command->direction != SCSI_NO_DATA)
+		received = MIN(received, connection_moved(session->connection, task->itt));
+	return received;
+}
+
 /* Notes what the target said. False when the answer cannot be believed (SAFETY.md 13). */
 static bool command_take_answer(
     struct scsi_command *command, int status, const struct scsi_task *task)
@@ -116,21 +162,19 @@ static bool command_take_answer(
 	bool done = status == SCSI_STATUS_GOOD || status == SCSI_STATUS_CONDITION_MET;
 
 	command->status = (uint8_t)status;
-	command->received = command->length;
-	if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
-		command->received = task->residual < command->length
-		                        ? command->length - (uint32_t)task->residual
-		                        : 0;
+	command->received = command_received(command, task);
 	if (status == SCSI_STATUS_CHECK_CONDITION)
-		command->sense = command_sense(task->datain.data, (size_t)task->datain.size);
+		command->sense =
+		    command_sense(task->datain.data, (size_t)task->datain.size, &command->deferred);
 	/* Done, also by a RECOVERED ERROR, means that all the data is there. */
-	done |=
-	    status == SCSI_STATUS_CHECK_CONDITION && command->sense.key == SENSE_RECOVERED_ERROR;
+	done |= status == SCSI_STATUS_CHECK_CONDITION && !command->deferred &&
+	        command->sense.key == SENSE_RECOVERED_ERROR;
 	if (!command->exact || !done)
 		return true;
-	if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
+	if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL ||
+	    command->received != command->length)
 		return false;
-	return command->direction != SCSI_DATA_IN ||
+	return command->canary == 0 ||
 	       !canary_survives(command->iov, command->niov, command->canary);
 }
 
@@ -195,6 +239,8 @@ static void command_answered(
 		return;
 	}
 	session->heard_ms = clock_ms();
+	if (command->cdb[0] == REPORT_LUNS && command->status == SCSI_STATUS_GOOD)
+		session_note_luns(session, command);
 	command_pass_clock(session, command);
 	command_list_remove(&session->outstanding, command);
 	bool settled = connection_settle(session->connection, task->itt);
@@ -216,12 +262,6 @@ static void command_answered(
 
 /* ---- the start of a command ---- */
 
-/* Peripheral addressing up to 255, flat space addressing above (SAM-5, 4.7.7). */
-int session_lun_field(uint16_t lun)
-{
-	return lun < 256 ? lun : 0x4000 | lun;
-}
-
 /* 0, or why it cannot be sent. */
 static int command_send(struct session *session, struct scsi_command *command)
 {
@@ -241,13 +281,18 @@ static int command_send(struct session *session, struct scsi_command *command)
 		scsi_task_set_iov_in(task, (struct scsi_iovec *)command->iov, command->niov);
 	else if (direction == SCSI_XFER_WRITE)
 		scsi_task_set_iov_out(task, (struct scsi_iovec *)command->iov, command->niov);
-	if (command->exact && direction == SCSI_XFER_READ)
-		canary_place(
-		    command->iov, command->niov, command->canary = canary_draw(&session->canary));
+	command->canary = command->exact && direction == SCSI_XFER_READ &&
+	                          connection_is_blind(session->connection)
+	                      ? canary_draw(&session->canary)
+	                      : 0;
+	if (command->canary != 0)
+		canary_place(command->iov, command->niov, command->canary);
 	if (iscsi_scsi_command_async(connection_context(session->connection),
-	        session_lun_field(command->lun), task, command_answered, NULL, command) != 0)
+	        session_lun_field(session, command->lun), task, command_answered, NULL,
+	        command) != 0)
 		return -ENOMEM;
-	connection_expect(session->connection, task->itt, command->direction, command->length);
+	connection_expect(
+	    session->connection, task->itt, command->direction, command->length, command->exact);
 	return 0;
 }
 
@@ -258,6 +303,10 @@ void commands_execute(struct scsi_port *port, struct scsi_command *command)
 	command->port_owner = session;
 	command->port_data = NULL;
 	command->timed_out = false;
+	if (session->state == LOGGING_OUT) {
+		command_list_append(&session->outstanding, command); /* until it is lost, soon */
+		return;
+	}
 	command->error = command_send(session, command);
 	if (command->error != 0) {
 		command_end(session, command);

@@ -1,8 +1,8 @@
 /*
  * connection.c - one TCP connection to one address, logged in.
  *
- *   CONNECTING --TCP stands--> LOGIN --answer--> UP --fault--> DOWN
- *        \___________________________________________________/
+ *   CONNECTING --TCP stands--> LOGIN --answer--> ADMITTED --window open--> UP --fault--> DOWN
+ *        \_______________________________________________________________________________/
  *
  * Owns the libiscsi context, the relay of the login, the guard, the watch on the socket, and the
  * timer over the attempt: libiscsi itself waits for ever. libiscsi's callbacks only note what
@@ -16,28 +16,18 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
+#include "context.h"
 #include "guard.h"
+#include "keys.h"
+#include "login_status.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
 #include "relay.h"
-
-/* RFC 7143, 11.13.5 */
-enum login_status {
-	LOGIN_MOVED_TEMPORARILY = 0x0101,
-	LOGIN_AUTHENTICATION_FAILED = 0x0201,
-	LOGIN_FORBIDDEN = 0x0202,
-	LOGIN_NOT_FOUND = 0x0203,
-	LOGIN_REMOVED = 0x0204,
-	LOGIN_TOO_MANY = 0x0206,
-	LOGIN_SERVICE_UNAVAILABLE = 0x0301,
-	LOGIN_OUT_OF_RESOURCES = 0x0302,
-};
 
 struct connection {
 	struct loop *loop;
@@ -49,7 +39,7 @@ struct connection {
 	struct iscsi_context *context;
 	struct relay *relay;
 	struct guard *guard; /* from LOGIN on */
-	enum { CONNECTING, LOGIN, UP, DOWN } state;
+	enum { CONNECTING, LOGIN, ADMITTED, UP, DOWN } state;
 	GSource *watch, *timer;
 	void *watch_tag;
 	int watched_fd;
@@ -64,6 +54,7 @@ struct connection {
 	unsigned unsent; /* pieces that libiscsi may send by a call each */
 	char *error, *redirect;
 	char **keys;
+	struct guard_notice notice;
 };
 
 static void connection_service(struct connection *connection, int revents);
@@ -82,47 +73,24 @@ static void connection_set_error(struct connection *connection, char *error)
 	g_free(error);
 }
 
-/* What the target's status, or libiscsi's finding, means for the user. */
+/* What the exchange found, to follow the target's name. */
+static const char *connection_fault(const struct connection *connection)
+{
+	return connection->relay != NULL ? exchange_fault(relay_exchange(connection->relay)) : NULL;
+}
+
+/* What the target's status, the exchange's finding, or libiscsi's, means for the user. */
 static char *connection_explain_login(struct connection *connection)
 {
 	const struct login *login = connection->login;
 	const char *name = login->target != NULL ? login->target : connection->address;
 	const char *found = iscsi_get_error(connection->context);
+	char *refusal = login_status_explain(connection->login_status, login, connection->address);
 
-	switch (connection->login_status) {
-	case LOGIN_AUTHENTICATION_FAILED:
-		if (login->username == NULL)
-			return g_strdup_printf(
-			    "%s wants CHAP: give -o username=USER,password_file=FILE", name);
-		return g_strdup_printf(
-		    "%s refused CHAP user '%s': check the user name and the password "
-		    "(initiator name: %s)",
-		    name, login->username, login->initiator_name);
-	case LOGIN_FORBIDDEN:
-		return g_strdup_printf(
-		    "%s does not allow this initiator: allow the initiator name %s at the target",
-		    name, login->initiator_name);
-	case LOGIN_NOT_FOUND:
-	case LOGIN_REMOVED:
-		return g_strdup_printf(
-		    "%s: no target %s here for the initiator name %s: "
-		    "'lunfs discover %s' lists the targets; else allow this name there",
-		    connection->address, name, login->initiator_name, connection->address);
-	case LOGIN_TOO_MANY:
-	case LOGIN_SERVICE_UNAVAILABLE:
-	case LOGIN_OUT_OF_RESOURCES:
-		return g_strdup_printf("%s takes no login now (status %04Xh): try again later",
-		    name, (unsigned)connection->login_status);
-	default:
-		break;
-	}
-	if (relay_refused_keys(connection->relay))
-		return g_strdup_printf(
-		    "%s wants data in segments of a length that RFC 7143 does not allow: it "
-		    "cannot be used",
-		    name);
-	if (connection->login_status > 0)
-		return g_strdup_printf("%s refused the login: %s", name, found);
+	if (refusal != NULL)
+		return refusal;
+	if (connection_fault(connection) != NULL)
+		return g_strdup_printf("%s %s", name, connection_fault(connection));
 	if (strstr(found, "CHAP_R") != NULL || strstr(found, "CHAP_N") != NULL)
 		return g_strdup_printf(
 		    "%s could not prove its identity (mutual CHAP): check password_in_file and "
@@ -132,9 +100,12 @@ static char *connection_explain_login(struct connection *connection)
 		return g_strdup_printf(
 		    "%s calls itself by another CHAP name than username_in=%s (mutual CHAP)", name,
 		    login->username_in);
+	/* Linux's target does so where it wants CHAP, and none was offered. */
 	return g_strdup_printf(
-	    "%s closed the connection during the login to %s: is this an iSCSI portal?",
-	    connection->address, name);
+	    "%s closed the connection during the login to %s: is this an iSCSI portal%s?",
+	    connection->address, name,
+	    login->username == NULL ? ", or does it want CHAP (-o username=USER,password_file=FILE)"
+	                            : "");
 }
 
 /* libiscsi writes "... Connection refused(111) ..."; the number is what we want of it. */
@@ -162,17 +133,29 @@ static char *connection_explain(struct connection *connection)
 	case LOGIN:
 		return connection_explain_login(connection);
 	default:
+		if (connection_fault(connection) != NULL) /* of a discovery */
+			return g_strdup_printf(
+			    "%s %s", connection->address, connection_fault(connection));
 		return g_strdup_printf("%s closed the connection", connection->address);
 	}
 }
 
 /* ---- state ---- */
 
+/* What the target said of the session since, one by one. */
+static void connection_tell_notices(struct connection *connection)
+{
+	while (
+	    connection->guard != NULL && guard_take_notice(connection->guard, &connection->notice))
+		connection->fn(connection, CONNECTION_NOTICE, connection->data);
+}
+
 static void connection_report_down(struct loop_work *work)
 {
 	struct connection *connection =
 	    (struct connection *)((char *)work - offsetof(struct connection, reporter));
 
+	connection_tell_notices(connection);
 	connection->fn(connection, CONNECTION_DOWN, connection->data);
 }
 
@@ -183,6 +166,8 @@ static void connection_down(struct connection *connection)
 		return;
 	if (connection->redirect == NULL)
 		connection_set_error(connection, connection_explain(connection));
+	/* Nor will it be another one next time. */
+	connection->refused |= connection->state == LOGIN && connection_fault(connection) != NULL;
 	connection->state = DOWN;
 	loop_remove(&connection->watch);
 	loop_remove(&connection->timer);
@@ -213,8 +198,11 @@ static void connection_expired(void *data)
 		                    connection->address, time));
 	else
 		connection_set_error(connection,
-		    g_strdup_printf(
-		        "%s accepted the connection, but does not answer the login (within %s)",
+		    g_strdup_printf(connection->state == ADMITTED
+		                        ? "%s accepted the login, but gives no room for a command "
+		                          "(MaxCmdSN; within %s)"
+		                        : "%s accepted the connection, but does not answer the "
+		                          "login (within %s)",
 		        connection->address, time));
 	connection_down(connection);
 }
@@ -246,28 +234,59 @@ static void connection_notice_silence(struct connection *connection)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
 }
 
+static struct guard_session connection_agreement(const struct exchange *exchange)
+{
+	const struct keys *keys = exchange_keys(exchange);
+	const uint8_t *request = exchange_last_request(exchange);
+	const uint8_t *response = exchange_last_response(exchange);
+	g_autofree char *digest = keys_agreed(keys, "HeaderDigest");
+	g_autofree char *burst = keys_agreed(keys, "MaxBurstLength");
+
+	return (struct guard_session){
+	    .header_digest = strcmp(digest, "CRC32C") == 0,
+	    .statsn = get_be32(response + 24),
+	    .cmdsn = get_be32(request + 24),
+	    .max_cmdsn = get_be32(response + 32),
+	    .max_burst = (uint32_t)g_ascii_strtoull(burst, NULL, 10),
+	};
+}
+
+static void connection_succeeded(struct connection *connection)
+{
+	const struct exchange *exchange = relay_exchange(connection->relay);
+	struct guard_session session = connection_agreement(exchange);
+	g_autofree char *group = keys_agreed(exchange_keys(exchange), "TargetPortalGroupTag");
+
+	connection->portal_group = group != NULL ? atoi(group) : -1;
+	connection->keys = keys_outcome(exchange_keys(exchange));
+	if (connection->login->target != NULL) /* a discovery keeps it */
+		relay_free(g_steal_pointer(&connection->relay));
+	guard_begin(connection->guard, &session);
+	connection->state = ADMITTED;
+}
+
 static void connection_logged_in(
     struct iscsi_context *context, int status, void *data, void *private_data)
 {
 	struct connection *connection = private_data;
+	const struct exchange *exchange = relay_exchange(connection->relay);
 
+	(void)context;
 	(void)data;
-	connection->login_status = relay_login_status(connection->relay);
-	connection->portal_group = relay_portal_group(connection->relay);
-	if (status == SCSI_STATUS_GOOD) {
-		connection->keys = relay_keys(connection->relay);
-		relay_free(g_steal_pointer(&connection->relay));
-		guard_begin(connection->guard, connection->login->header_digest);
-		loop_remove(&connection->timer);
-		connection->state = UP;
-		return;
-	}
 	if (status == SCSI_STATUS_CANCELLED) /* connection_free() is at work */
 		return;
-	if (status == SCSI_STATUS_REDIRECT)
-		connection->redirect = g_strdup(iscsi_get_target_address(context));
+	connection->login_status = exchange_status(exchange);
+	if (status == SCSI_STATUS_GOOD) {
+		connection_succeeded(connection);
+		return;
+	}
+	/* Of any other status an address says nothing. */
+	if (connection->login_status == LOGIN_MOVED_TEMPORARILY ||
+	    connection->login_status == LOGIN_MOVED_PERMANENTLY)
+		connection->redirect = g_strdup(exchange_redirect(exchange));
 	/* A target that says nothing wrong and still is not believed failed to prove itself. */
-	connection->refused = connection->login_status >> 8 == 2 || connection->login_status == 0;
+	connection->refused =
+	    login_is_refused(connection->login_status) || connection->login_status == 0;
 	connection_down(connection);
 }
 
@@ -285,7 +304,7 @@ static void connection_connected(
 	connection_set_timer(connection, (unsigned)MAX(connection->deadline_ms - clock_ms(), 1));
 	connection_notice_silence(connection);
 	connection->guard = guard_new(iscsi_get_fd(context));
-	connection->relay = relay_new(connection->loop, iscsi_get_fd(context));
+	connection->relay = relay_new(connection->loop, iscsi_get_fd(context), connection->login);
 	if (connection->relay == NULL) {
 		connection_set_error(
 		    connection, g_strdup_printf("cannot log in: %s", strerror(errno)));
@@ -340,6 +359,14 @@ static void connection_cork(struct connection *connection, int on)
 	(void)setsockopt(iscsi_get_fd(connection->context), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 }
 
+/* Has all that may leave left for the target? */
+static bool connection_is_drained(struct connection *connection)
+{
+	/* What remains then are commands that the window (MaxCmdSN) keeps: nothing of them is at
+	 * the target, and all that was queued for others is. */
+	return !(iscsi_which_events(connection->context) & POLLOUT);
+}
+
 /*
  * libiscsi sends each PDU by a call, and its data by another: a packet each, and each wakes the
  * target. What leaves in one turn shares packets.
@@ -373,9 +400,16 @@ static bool connection_let_work(struct connection *connection, int revents)
 	return result >= 0;
 }
 
+/* Before its first command libiscsi does not know of a command window that is closed. Discovery
+ * sends none: its requests are immediate. */
+static bool connection_may_send(const struct connection *connection)
+{
+	return connection->login->target == NULL || guard_window_is_open(connection->guard);
+}
+
 static void connection_service(struct connection *connection, int revents)
 {
-	bool was_up = connection->state == UP, was_connecting = connection->state == CONNECTING;
+	bool was_connecting = connection->state == CONNECTING;
 
 	if (!connection_let_work(connection, revents))
 		connection_down(connection);
@@ -383,8 +417,13 @@ static void connection_service(struct connection *connection, int revents)
 		connection->fn(connection, CONNECTION_STANDS, connection->data);
 	if (connection->state == DOWN)
 		return;
-	if (connection->state == UP && !was_up)
+	if (connection->state == ADMITTED && connection_may_send(connection)) {
+		loop_remove(&connection->timer);
+		connection->state = UP;
 		connection->fn(connection, CONNECTION_UP, connection->data);
+	}
+	if (connection->state == UP)
+		connection_tell_notices(connection);
 	if (connection->state == DOWN)
 		return;
 	connection_watch(connection);
@@ -408,13 +447,6 @@ void connection_send(struct connection *connection, bool with_data)
 	loop_defer(connection->loop, &connection->sender);
 }
 
-bool connection_is_drained(struct connection *connection)
-{
-	/* What remains then are commands that the window (MaxCmdSN) keeps: nothing of them is at
-	 * the target, and all that was queued for others is. */
-	return !(iscsi_which_events(connection->context) & POLLOUT);
-}
-
 bool connection_window_is_closed(const struct connection *connection)
 {
 	return iscsi_out_queue_length(connection->context) > 0 &&
@@ -426,10 +458,20 @@ void connection_tell_when_drained(struct connection *connection)
 	connection->tell_when_drained = true;
 }
 
-void connection_expect(
-    struct connection *connection, uint32_t itt, enum scsi_direction direction, uint32_t length)
+void connection_expect(struct connection *connection, uint32_t itt, enum scsi_direction direction,
+    uint32_t length, bool exact)
 {
-	guard_expect(connection->guard, itt, direction, length);
+	guard_expect(connection->guard, itt, direction, length, exact);
+}
+
+uint32_t connection_moved(const struct connection *connection, uint32_t itt)
+{
+	return guard_moved(connection->guard, itt);
+}
+
+bool connection_is_blind(const struct connection *connection)
+{
+	return guard_is_blind(connection->guard);
 }
 
 bool connection_settle(struct connection *connection, uint32_t itt)
@@ -444,35 +486,6 @@ bool connection_settle(struct connection *connection, uint32_t itt)
 }
 
 /* ---- life ---- */
-
-/* libiscsi draws the challenge of mutual CHAP from rand(), and seeds it once with 32 bits. */
-static void seed_challenges(void)
-{
-	unsigned seed = 0;
-
-	if (getrandom(&seed, sizeof seed, 0) == sizeof seed)
-		srand(seed);
-}
-
-static void connection_prepare(struct connection *connection)
-{
-	const struct login *login = connection->login;
-	struct iscsi_context *context = connection->context;
-
-	seed_challenges();
-	iscsi_set_noautoreconnect(context, 1);
-	iscsi_set_isid_random(context, login->isid_random, login->isid_qualifier);
-	iscsi_set_session_type(
-	    context, login->target != NULL ? ISCSI_SESSION_NORMAL : ISCSI_SESSION_DISCOVERY);
-	iscsi_set_header_digest(
-	    context, login->header_digest ? ISCSI_HEADER_DIGEST_CRC32C : ISCSI_HEADER_DIGEST_NONE);
-	if (login->target != NULL)
-		iscsi_set_targetname(context, login->target);
-	if (login->username != NULL)
-		iscsi_set_initiator_username_pwd(context, login->username, login->password);
-	if (login->username_in != NULL)
-		iscsi_set_target_username_pwd(context, login->username_in, login->password_in);
-}
 
 struct connection *connection_new(struct loop *loop, const struct login *login, const char *address,
     unsigned connect_ms, unsigned timeout_ms, connection_fn fn, void *data)
@@ -492,10 +505,7 @@ struct connection *connection_new(struct loop *loop, const struct login *login, 
 	connection->sender.run = connection_send_now;
 	connection->reporter.run = connection_report_down;
 	connection_set_timer(connection, connection->connect_ms);
-	connection->context = iscsi_create_context(login->initiator_name);
-	if (connection->context == NULL)
-		g_error("out of memory");
-	connection_prepare(connection);
+	connection->context = context_new(login);
 	if (iscsi_connect_async(connection->context, address, connection_connected, connection) !=
 	    0)
 		connection_down(connection);
@@ -541,7 +551,9 @@ char **connection_keys(const struct connection *connection)
 
 bool connection_wants_secret(const struct connection *connection)
 {
-	return connection->login_status == LOGIN_AUTHENTICATION_FAILED;
+	return connection->login_status == LOGIN_AUTHENTICATION_FAILED ||
+	       (connection->relay != NULL &&
+	           exchange_wants_proof(relay_exchange(connection->relay)));
 }
 
 const char *connection_address(const struct connection *connection)
@@ -564,7 +576,22 @@ bool connection_was_refused(const struct connection *connection)
 	return connection->refused;
 }
 
+const struct guard_notice *connection_notice(const struct connection *connection)
+{
+	return &connection->notice;
+}
+
 const char *connection_redirect(const struct connection *connection)
 {
 	return connection->redirect;
+}
+
+int connection_login_status(const struct connection *connection)
+{
+	return connection->login_status;
+}
+
+const GString *connection_text(const struct connection *connection)
+{
+	return connection->relay != NULL ? exchange_text(relay_exchange(connection->relay)) : NULL;
 }

@@ -13,9 +13,17 @@ struct dial_result {
 	struct connection *
 	    connection; /* the receiver's from here on, see connection_hand_over(); or NULL, and: */
 	const char *error; /* one sentence; valid until done() returns */
-	bool refused;      /* the target said no: trying again will not help */
+	int status;   /* class << 8 | detail of the last Login Response (RFC 7143, 11.13.5) from
+	                 the last portal, whichever of its addresses it came from; -1: none came */
+	bool refused; /* the target said no (class 02h), or could not prove itself */
 	bool wants_secret; /* the last that was reached said no to who we are */
+	/* The target has moved there from the request's portal for good (0102h); NULL: it has not.
+	 * Valid until done() returns. */
+	const struct portal *moved;
 };
+
+/* Is the answer no until somebody changes something, there or here? See login_may_pass(). */
+bool dial_was_refused_for_long(const struct dial_result *result);
 
 enum dial_stage { DIAL_RESOLVING, DIAL_CONNECTING, DIAL_LOGGING_IN };
 

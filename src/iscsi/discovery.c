@@ -1,5 +1,10 @@
 /*
  * discovery.c - SendTargets (RFC 7143, Appendix C): which targets a portal offers, and where.
+ *
+ *   dial --logged in--> SendTargets=All --its text is whole--> Logout --answered--> done()
+ *
+ * libiscsi sends the requests; the text of the answer, of any length, is collected by the relay
+ * (exchange.h), and read in sendtargets.c.
  */
 #include <string.h>
 
@@ -10,6 +15,11 @@
 #include "dial.h"
 #include "lunfs/iscsi.h"
 #include "lunfs/loop.h"
+#include "sendtargets.h"
+
+/* Of a target that was asked, and has said all, no more is wanted: its answer to the logout is not
+ * waited for any longer. */
+#define LOGOUT_MS 1000u
 
 struct discovery {
 	struct loop *loop;
@@ -24,23 +34,6 @@ struct discovery {
 	GPtrArray *targets; /* the answer */
 	char *error;
 };
-
-void discovered_portal_free(gpointer data)
-{
-	struct discovered_portal *portal = data;
-
-	g_free(portal->host);
-	g_free(portal);
-}
-
-static void discovered_target_free(gpointer data)
-{
-	struct discovered_target *target = data;
-
-	g_free(target->name);
-	g_ptr_array_unref(target->portals);
-	g_free(target);
-}
 
 /* done() is for the loop, not for libiscsi's stack. */
 static void discovery_report(struct loop_work *work)
@@ -60,15 +53,6 @@ static void discovery_fail(struct discovery *discovery, char *error)
 	else
 		g_free(error);
 	loop_defer(discovery->loop, &discovery->reporter);
-}
-
-static void add_portal(GPtrArray *portals, const struct portal *portal, uint16_t tpgt)
-{
-	struct discovered_portal *entry = g_new0(struct discovered_portal, 1);
-
-	*entry =
-	    (struct discovered_portal){.host = portal->host, .port = portal->port, .tpgt = tpgt};
-	g_ptr_array_insert(portals, 0, entry); /* libiscsi has the last one first */
 }
 
 /* Is it the portal that was asked: as it was named, or as it was reached? */
@@ -97,53 +81,79 @@ static void discovery_put_asked_first(const struct discovery *discovery, GPtrArr
 	}
 }
 
-static struct discovered_target *discovery_target(
-    struct discovery *discovery, const struct iscsi_discovery_address *found)
+/* What names no portal is where it was asked for (Appendix C). */
+static void discovery_complete(struct discovery *discovery)
 {
-	struct discovered_target *target = g_new0(struct discovered_target, 1);
+	const struct portal *asked = g_ptr_array_index(discovery->login->portals, 0);
 
-	target->name = g_strdup(found->target_name);
-	target->portals = g_ptr_array_new_with_free_func(discovered_portal_free);
-	for (const struct iscsi_target_portal *item = found->portals; item != NULL;
-	     item = item->next) {
-		struct portal portal;
-		uint16_t tpgt = 1;
+	for (unsigned i = 0; i < discovery->targets->len; i++) {
+		struct discovered_target *target = g_ptr_array_index(discovery->targets, i);
 
-		if (item->portal != NULL && portal_parse(item->portal, &portal, &tpgt))
-			add_portal(target->portals, &portal, tpgt);
+		if (target->portals->len == 0)
+			discovered_target_add(
+			    target, &(struct portal){.host = asked->host, .port = asked->port}, 1);
+		discovery_put_asked_first(discovery, target->portals);
 	}
-	if (target->portals->len == 0) {
-		const struct portal *asked = g_ptr_array_index(discovery->login->portals, 0);
+}
 
-		add_portal(target->portals,
-		    &(struct portal){.host = g_strdup(asked->host), .port = asked->port}, 1);
-	}
-	discovery_put_asked_first(discovery, target->portals);
-	return target;
+static void discovery_logged_out(struct iscsi_context *context, int status, void *none, void *data)
+{
+	struct discovery *discovery = data;
+
+	(void)context;
+	(void)none;
+	if (status != SCSI_STATUS_CANCELLED)
+		loop_defer(discovery->loop, &discovery->reporter);
+}
+
+static void discovery_logout_expired(void *data)
+{
+	struct discovery *discovery = data;
+
+	loop_remove(&discovery->timer);
+	loop_defer(discovery->loop, &discovery->reporter);
+}
+
+static void discovery_log_out(struct discovery *discovery)
+{
+	loop_remove(&discovery->timer);
+	discovery->timer =
+	    loop_timer(discovery->loop, LOGOUT_MS, discovery_logout_expired, discovery);
+	if (iscsi_logout_async(
+	        connection_context(discovery->connection), discovery_logged_out, discovery) == 0)
+		connection_send(discovery->connection, false);
+	else
+		loop_defer(discovery->loop, &discovery->reporter);
 }
 
 static void discovery_answered(struct iscsi_context *context, int status, void *answer, void *data)
 {
 	struct discovery *discovery = data;
 
-	if (status == SCSI_STATUS_CANCELLED)
+	(void)answer;
+	if (status == SCSI_STATUS_CANCELLED) /* discovery_report() is at work */
 		return;
-	if (status != SCSI_STATUS_GOOD) {
+	const char *address = connection_address(discovery->connection);
+	const GString *text = connection_text(discovery->connection);
+	if (status != SCSI_STATUS_GOOD || text == NULL) {
 		discovery_fail(discovery,
-		    g_strdup_printf("%s: discovery failed: %s",
-		        connection_address(discovery->connection), iscsi_get_error(context)));
+		    g_strdup_printf("%s: discovery failed: %s", address, iscsi_get_error(context)));
 		return;
 	}
-	discovery->targets = g_ptr_array_new_with_free_func(discovered_target_free);
-	for (const struct iscsi_discovery_address *item = answer; item != NULL; item = item->next)
-		if (item->target_name != NULL)
-			g_ptr_array_add(discovery->targets, discovery_target(discovery, item));
-	loop_defer(discovery->loop, &discovery->reporter);
+	discovery->targets = sendtargets_read(text);
+	if (discovery->targets == NULL) {
+		discovery_fail(discovery,
+		    g_strdup_printf("%s: discovery failed: an address without a target", address));
+		return;
+	}
+	discovery_complete(discovery);
+	discovery_log_out(discovery);
 }
 
 static void discovery_connection_event(
     struct connection *connection, enum connection_event event, void *data)
 {
+	/* Behind the answer that is the end of the logout. */
 	if (event == CONNECTION_DOWN)
 		discovery_fail(data, g_strdup(connection_error(connection)));
 }
@@ -161,11 +171,12 @@ static void discovery_dialed(const struct dial_result *result, void *data)
 {
 	struct discovery *discovery = data;
 
-	if (result->connection == NULL) {
+	if (result->connection == NULL)
 		discovery_fail(discovery, g_strdup(result->error));
-		return;
-	}
 	discovery->connection = result->connection;
+	dial_free(g_steal_pointer(&discovery->dial)); /* a name server may still be asked */
+	if (discovery->connection == NULL)
+		return;
 	connection_hand_over(discovery->connection, discovery_connection_event, discovery);
 	discovery->timer = loop_timer(
 	    discovery->loop, discovery->login->login_timeout_ms, discovery_expired, discovery);

@@ -1,324 +1,65 @@
 /*
- * guard.c - between the target and libiscsi (guard.h).
+ * guard.c - between the target and libiscsi (guard.h): the calls in place of libc's, and the stream
+ * of PDUs in either direction.
  *
- * What is read and written is followed byte by byte, however it is cut. Nothing is held back: a PDU
- * that is refused is refused by the read that would complete its header.
+ * What is read is followed however it is cut. A header is handed over when it is whole, judged and
+ * edited; until then there is nothing to read. As a rule all of it is there and libiscsi asks for
+ * all of it, and nothing is copied. Data passes as it comes, but never more than the PDU has.
  *
- * Commands stand in a hash table by ITT, open addressing, at most half full: looking up and taking
- * out allocate nothing. A WRITE owes bursts: one that it begins with, and one for each R2T; each
- * ends with a PDU that has the F bit (RFC 7143, 11.7.1). While it owes one libiscsi has PDUs in its
- * queue that point to the task.
+ * What is sent is followed too. A header that is edited leaves from the guard's copy of it.
  */
 #undef _FORTIFY_SOURCE /* whose recv() is an inline function */
-#include "guard.h"
+#include "guard_internal.h"
 
 #include <errno.h>
-#include <glib.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define HEADER_LENGTH 48u
-#define DIGEST_LENGTH 4u
-/* MaxRecvDataSegmentLength, as libiscsi declares it */
-#define SEGMENT_LIMIT  (256u << 10)
-#define SLOTS_AT_LEAST 256u
-
-/* RFC 7143, 11.2.1.2 and 11.7.1 */
-enum { SCSI_COMMAND = 0x01, DATA_OUT = 0x05 };
-enum { SCSI_RESPONSE = 0x21, TEXT_RESPONSE = 0x24, DATA_IN = 0x25, R2T = 0x31 };
-enum { FINAL = 0x80, STATUS = 0x01 };
-
-struct expected {
-	bool used, sent, answered; /* sent: its own PDU is */
-	uint8_t direction;
-	uint32_t itt;
-	uint32_t length, asked; /* bytes: of data altogether, and those that R2Ts asked for */
-	uint32_t bursts;
-};
-
-/* One direction: have bytes of a header are here, and left bytes of its data, padding included, are
- * still to come. */
-struct stream {
-	size_t have, left;
-	uint8_t header[HEADER_LENGTH + DIGEST_LENGTH];
-};
-
-struct guard {
-	int fd;
-	bool seen, seen_out; /* reads, and writes, since guard_begin() */
-	bool measured;       /* header_length is the one that libiscsi uses */
-	size_t header_length;
-	struct stream in, out;
-	size_t padding; /* bytes at the end of the PDU that comes that are to be zeros */
-	char finding[128];
-
-	unsigned count, bits; /* 1 << bits slots */
-	struct expected *slots;
-};
+/* libiscsi reads as long as something is there; between two turns of the loop, so many PDUs. */
+#define PDUS_A_TURN 1024u
 
 /* recv() and the like have no argument for it. Those of other threads find none. */
 static _Thread_local struct guard *at_work;
 
-/* ---- the commands ---- */
+/* ---- what comes ---- */
 
-/* ITTs come one after the other: the multiplication scatters them evenly (Knuth, 6.4). */
-static uint32_t guard_home(const struct guard *guard, uint32_t itt)
+static ssize_t refused(void)
 {
-	return itt * 2654435769u >> (32 - guard->bits);
+	errno = EPROTO;
+	return -1;
 }
 
-static uint32_t guard_mask(const struct guard *guard)
+static size_t data_length(const uint8_t *header)
 {
-	return (1u << guard->bits) - 1;
+	return ((get_be32(header + 4) & 0xffffff) + 3) & ~(size_t)3;
 }
 
-/* Where it stands, or the empty slot where it would. */
-static uint32_t guard_slot(const struct guard *guard, uint32_t itt)
+static size_t iov_fill(const struct iovec *iov, size_t niov, const uint8_t *bytes, size_t length)
 {
-	uint32_t at = guard_home(guard, itt);
+	size_t filled = 0;
 
-	while (guard->slots[at].used && guard->slots[at].itt != itt)
-		at = (at + 1) & guard_mask(guard);
-	return at;
-}
+	for (; niov > 0 && filled < length; niov--, iov++) {
+		size_t part = MIN(iov->iov_len, length - filled);
 
-static void guard_grow(struct guard *guard)
-{
-	g_autofree struct expected *old = guard->slots;
-	uint32_t slots = 1u << guard->bits;
-
-	guard->bits++;
-	guard->slots = g_new0(struct expected, (size_t)2 * slots);
-	for (uint32_t i = 0; i < slots; i++)
-		if (old[i].used)
-			guard->slots[guard_slot(guard, old[i].itt)] = old[i];
-}
-
-void guard_expect(struct guard *guard, uint32_t itt, enum scsi_direction direction, uint32_t length)
-{
-	if (2 * ++guard->count > 1u << guard->bits)
-		guard_grow(guard);
-	guard->slots[guard_slot(guard, itt)] = (struct expected){
-	    .used = true,
-	    .direction = (uint8_t)direction,
-	    .itt = itt,
-	    .length = length,
-	    .bursts = direction == SCSI_DATA_OUT,
-	};
-}
-
-bool guard_settle(struct guard *guard, uint32_t itt)
-{
-	uint32_t mask = guard_mask(guard), hole = guard_slot(guard, itt);
-	struct expected command = guard->slots[hole];
-
-	if (!command.used)
-		return false;
-	/* What stands behind the hole moves up, unless it would move before its home. */
-	for (uint32_t at = hole; guard->slots[at = (at + 1) & mask].used;) {
-		uint32_t home = guard_home(guard, guard->slots[at].itt);
-
-		if (((at - home) & mask) >= ((at - hole) & mask)) {
-			guard->slots[hole] = guard->slots[at];
-			hole = at;
-		}
+		memcpy(iov->iov_base, bytes + filled, part);
+		filled += part;
 	}
-	guard->slots[hole].used = false;
-	guard->count--;
-	return guard->seen && command.bursts == 0;
+	return filled;
 }
 
-/* ---- what may come ---- */
-
-static bool guard_refuse(struct guard *guard, const char *what)
+static size_t iov_length(const struct iovec *iov, size_t niov)
 {
-	snprintf(guard->finding, sizeof guard->finding, "the target broke the protocol: %s", what);
-	return false;
+	size_t length = 0;
+
+	for (; niov > 0; niov--, iov++)
+		length += iov->iov_len;
+	return length;
 }
 
-static struct expected *guard_find(const struct guard *guard, const uint8_t *header)
-{
-	struct expected *command = &guard->slots[guard_slot(guard, get_be32(header + 16))];
-
-	return command->used && !command->answered ? command : NULL;
-}
-
-/* libiscsi would take its PDU away in the middle of it. */
-static bool guard_is_sending(const struct guard *guard, const struct expected *command)
-{
-	return guard->seen_out && !command->sent;
-}
-
-static bool guard_passes_data_in(struct guard *guard, uint32_t length)
-{
-	struct expected *command = guard_find(guard, guard->in.header);
-	uint32_t offset = get_be32(guard->in.header + 40);
-
-	if (command == NULL)
-		return guard_refuse(guard, "Data-In for no command");
-	if (guard_is_sending(guard, command))
-		return guard_refuse(guard, "Data-In for a command that has not left yet");
-	if (command->direction != SCSI_DATA_IN)
-		return guard_refuse(guard, "Data-In for a command that reads nothing");
-	if ((uint64_t)offset + length > command->length)
-		return guard_refuse(guard, "Data-In beyond the command's data");
-	command->answered = (guard->in.header[1] & (FINAL | STATUS)) == (FINAL | STATUS);
-	return true;
-}
-
-static bool guard_passes_r2t(struct guard *guard, uint32_t data)
-{
-	struct expected *command = guard_find(guard, guard->in.header);
-	uint32_t offset = get_be32(guard->in.header + 40), length = get_be32(guard->in.header + 44);
-
-	if (command == NULL)
-		return guard_refuse(guard, "R2T for no command");
-	if (guard_is_sending(guard, command))
-		return guard_refuse(guard, "R2T for a command that has not left yet");
-	if (command->direction != SCSI_DATA_OUT)
-		return guard_refuse(guard, "R2T for a command that writes nothing");
-	if (length == 0)
-		return guard_refuse(guard, "R2T for 0 bytes");
-	if (data != 0)
-		return guard_refuse(guard, "R2T with data");
-	if ((uint64_t)offset + length > command->length)
-		return guard_refuse(guard, "R2T beyond the command's data");
-	/* Each byte is asked for once at most where there is no recovery (RFC 7143, 7.1.4.1). */
-	if ((uint64_t)command->asked + length > command->length)
-		return guard_refuse(guard, "R2Ts for more than the command's data");
-	command->asked += length;
-	command->bursts++;
-	return true;
-}
-
-static bool guard_passes_response(struct guard *guard)
-{
-	struct expected *command = guard_find(guard, guard->in.header);
-	uint8_t response = guard->in.header[2];
-
-	if (command == NULL)
-		return guard_refuse(guard, "SCSI Response for no command");
-	if (guard_is_sending(guard, command))
-		return guard_refuse(guard, "SCSI Response to a command that has not left yet");
-	if (response != 0) {
-		snprintf(guard->finding, sizeof guard->finding,
-		    "the target failed at a command (iSCSI response code %02Xh)", response);
-		return false;
-	}
-	command->answered = true;
-	return true;
-}
-
-/* The header is whole. False: libiscsi is not to have it. */
-static bool guard_passes(struct guard *guard)
-{
-	uint8_t opcode = guard->in.header[0] & 0x3f;
-	uint32_t length = get_be32(guard->in.header + 4) & 0xffffff;
-
-	/* Those that there are belong to requests (RFC 7143, 11.2.2). */
-	if (guard->in.header[4] != 0)
-		return guard_refuse(guard, "additional headers");
-	if (length > SEGMENT_LIMIT)
-		return guard_refuse(guard, "a PDU with more data than agreed");
-	guard->padding = opcode == TEXT_RESPONSE ? -length & 3 : 0;
-	switch (opcode) {
-	case DATA_IN:
-		return guard_passes_data_in(guard, length);
-	case R2T:
-		return guard_passes_r2t(guard, length);
-	case SCSI_RESPONSE:
-		return guard_passes_response(guard);
-	default:
-		return true;
-	}
-}
-
-/* ---- following ---- */
-
-/* A PDU has left, whole. */
-static void guard_note_sent(struct guard *guard)
-{
-	const uint8_t *header = guard->out.header;
-	uint8_t opcode = header[0] & 0x3f;
-	struct expected *command;
-
-	if (opcode != SCSI_COMMAND && opcode != DATA_OUT)
-		return;
-	command = &guard->slots[guard_slot(guard, get_be32(header + 16))];
-	if (!command->used)
-		return;
-	command->sent |= opcode == SCSI_COMMAND;
-	if ((header[1] & FINAL) && command->bursts > 0)
-		command->bursts--;
-}
-
-/* These bytes are the PDU's data, or a part of it. */
-static void guard_mend(const struct guard *guard, uint8_t *bytes, size_t length)
-{
-	size_t before_padding = guard->in.left - MIN(guard->in.left, guard->padding);
-
-	if (length > before_padding)
-		memset(bytes + before_padding, 0, length - before_padding);
-}
-
-static bool stream_take_header(
-    struct stream *stream, struct guard *guard, const uint8_t *bytes, size_t length)
-{
-	memcpy(stream->header + stream->have, bytes, length);
-	stream->have += length;
-	if (stream->have < guard->header_length)
-		return true;
-	stream->left = ((get_be32(stream->header + 4) & 0xffffff) + 3) & ~(size_t)3;
-	return stream == &guard->out || guard_passes(guard);
-}
-
-/* These bytes have come, or left. False: they are refused. */
-static bool stream_take(struct stream *stream, struct guard *guard, uint8_t *bytes, size_t length)
-{
-	while (length > 0) {
-		bool in_header = stream->have < guard->header_length;
-		size_t part =
-		    MIN(length, in_header ? guard->header_length - stream->have : stream->left);
-
-		if (in_header) {
-			if (!stream_take_header(stream, guard, bytes, part))
-				return false;
-		} else {
-			if (stream == &guard->in)
-				guard_mend(guard, bytes, part);
-			stream->left -= part;
-		}
-		if (stream->have == guard->header_length && stream->left == 0) {
-			stream->have = 0;
-			if (stream == &guard->out)
-				guard_note_sent(guard);
-		}
-		bytes += part;
-		length -= part;
-	}
-	return true;
-}
-
-static bool stream_take_all(
-    struct stream *stream, struct guard *guard, const struct iovec *iov, size_t length)
-{
-	size_t part;
-
-	for (; length > 0; length -= part, iov++) {
-		part = MIN(length, iov->iov_len);
-		if (!stream_take(stream, guard, iov->iov_base, part))
-			return false;
-	}
-	return true;
-}
-
-/*
- * Only libiscsi knows whether a header digest was agreed on; but it sends a header, and asks for
- * one, with its digest and nothing else.
- */
+/* Only libiscsi knows whether a header digest was agreed on, where that was not told; but it sends
+ * a header, and asks for one, with its digest and nothing else. */
 static void guard_measure(struct guard *guard, size_t length)
 {
 	if (guard->measured || (length != HEADER_LENGTH && length != HEADER_LENGTH + DIGEST_LENGTH))
@@ -327,36 +68,190 @@ static void guard_measure(struct guard *guard, size_t length)
 	guard->measured = true;
 }
 
-static ssize_t guard_receive(struct guard *guard, struct iovec *iov, size_t niov, int flags)
+/* The header is whole. */
+static bool guard_takes_header(struct guard *guard, uint8_t *header)
 {
-	struct msghdr message = {.msg_iov = iov, .msg_iovlen = niov};
-	ssize_t n;
+	guard->in.have = guard->header_length;
+	if (!guard_passes(guard, header))
+		return false;
+	guard->in.left = data_length(header);
+	return true;
+}
 
-	if (guard->finding[0] == '\0') {
-		n = niov == 1 ? recvfrom(guard->fd, iov->iov_base, iov->iov_len, flags, NULL, NULL)
-		              : recvmsg(guard->fd, &message, flags);
+static void guard_finish_pdu(struct guard *guard)
+{
+	if (guard->given < guard->header_length || guard->in.left > 0)
+		return;
+	guard->in.have = guard->given = 0;
+	guard->statsn = guard->arrives;
+	guard->turn--;
+}
+
+static ssize_t guard_give_header(struct guard *guard, const struct iovec *iov, size_t niov)
+{
+	size_t given = iov_fill(
+	    iov, niov, guard->in.header + guard->given, guard->header_length - guard->given);
+
+	guard->given += given;
+	guard_finish_pdu(guard);
+	return (ssize_t)given;
+}
+
+/* As a rule it is here whole, and asked for as a whole. */
+static ssize_t guard_receive_header(
+    struct guard *guard, const struct iovec *iov, size_t niov, int flags)
+{
+	struct stream *in = &guard->in;
+	bool direct = in->have == 0 && niov == 1 && iov->iov_len == guard->header_length;
+	uint8_t *header = direct ? iov->iov_base : in->header;
+
+	if (in->have == 0 && guard->turn == 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (in->have < guard->header_length) {
+		ssize_t n = recvfrom(guard->fd, header + in->have, guard->header_length - in->have,
+		    flags, NULL, NULL);
+
 		if (n <= 0)
 			return n;
 		guard->seen = true;
-		guard_measure(guard, iov->iov_len);
-		if (stream_take_all(&guard->in, guard, iov, (size_t)n))
+		if (direct && (size_t)n < guard->header_length)
+			memcpy(in->header, header, (size_t)n);
+		in->have += (size_t)n;
+		if (in->have < guard->header_length) {
+			errno = EAGAIN;
+			return -1;
+		}
+		if (!guard_takes_header(guard, header))
+			return refused();
+		if (direct) {
+			guard->given = guard->header_length;
+			guard_finish_pdu(guard);
 			return n;
+		}
 	}
-	errno = EPROTO;
-	return -1;
+	return guard_give_header(guard, iov, niov);
+}
+
+/* These bytes are the PDU's data, or a part of it. */
+static void guard_take_data(struct guard *guard, uint8_t *bytes, size_t length)
+{
+	size_t before_padding = guard->in.left - MIN(guard->in.left, guard->padding);
+
+	if (length > before_padding)
+		memset(bytes + before_padding, 0, length - before_padding);
+	guard->in.left -= length;
+}
+
+static ssize_t guard_receive_data(struct guard *guard, struct iovec *iov, size_t niov, int flags)
+{
+	struct msghdr message = {.msg_iov = iov, .msg_iovlen = niov};
+	size_t part;
+	ssize_t n;
+
+	if (niov > 1 && iov_length(iov, niov) > guard->in.left) {
+		/* No libiscsi asks for more than the PDU has; a part will do. */
+		while (iov->iov_len == 0)
+			iov++;
+		niov = 1;
+	}
+	n = niov == 1 ? recvfrom(guard->fd, iov->iov_base, MIN(iov->iov_len, guard->in.left), flags,
+	                    NULL, NULL)
+	              : recvmsg(guard->fd, &message, flags);
+	for (size_t left = n > 0 ? (size_t)n : 0; left > 0; left -= part, iov++) {
+		part = MIN(left, iov->iov_len);
+		guard_take_data(guard, iov->iov_base, part);
+	}
+	guard_finish_pdu(guard);
+	return n;
+}
+
+static ssize_t guard_receive(struct guard *guard, struct iovec *iov, size_t niov, int flags)
+{
+	if (guard->finding[0] != '\0')
+		return refused();
+	if (guard->in.have == 0)
+		guard_measure(guard, iov->iov_len);
+	if (guard->given < guard->header_length)
+		return guard_receive_header(guard, iov, niov, flags);
+	return guard_receive_data(guard, iov, niov, flags);
+}
+
+/* ---- what leaves ---- */
+
+/* A PDU begins: its header is here, as a rule whole. */
+static void guard_look_ahead(struct guard *guard, const struct iovec *iov)
+{
+	guard_measure(guard, iov->iov_len);
+	guard->whole = iov->iov_len >= guard->header_length;
+	if (!guard->whole)
+		return;
+	memcpy(guard->out.header, iov->iov_base, guard->header_length);
+	guard->edited = guard_edits_sent(guard);
+}
+
+/* These bytes have left. */
+static void guard_take_sent(struct guard *guard, const uint8_t *bytes, size_t length)
+{
+	struct stream *out = &guard->out;
+
+	while (length > 0) {
+		bool in_header = out->have < guard->header_length;
+		size_t part = MIN(length, in_header ? guard->header_length - out->have : out->left);
+
+		if (in_header) {
+			if (!guard->whole)
+				memcpy(out->header + out->have, bytes, part);
+			out->have += part;
+			if (out->have == guard->header_length)
+				out->left = data_length(out->header);
+		} else {
+			out->left -= part;
+		}
+		if (out->have == guard->header_length && out->left == 0) {
+			guard_note_sent(guard);
+			out->have = 0;
+			guard->whole = guard->edited = false;
+		}
+		bytes += part;
+		length -= part;
+	}
+}
+
+/* Of iov, the beginning is what the guard has edited. */
+static ssize_t guard_send_edited(struct guard *guard, const struct iovec *iov, int flags)
+{
+	size_t part = MIN(iov->iov_len, guard->header_length - guard->out.have);
+	struct iovec both[] = {
+	    {guard->out.header + guard->out.have, part},
+	    {(uint8_t *)iov->iov_base + part, iov->iov_len - part},
+	};
+	struct msghdr message = {.msg_iov = both, .msg_iovlen = G_N_ELEMENTS(both)};
+
+	return sendmsg(guard->fd, &message, flags);
 }
 
 static ssize_t guard_send(struct guard *guard, struct iovec *iov, size_t niov, int flags)
 {
 	struct msghdr message = {.msg_iov = iov, .msg_iovlen = niov};
-	ssize_t n = niov == 1 ? sendto(guard->fd, iov->iov_base, iov->iov_len, flags, NULL, 0)
-	                      : sendmsg(guard->fd, &message, flags);
+	size_t part;
+	ssize_t n;
 
-	if (n <= 0)
-		return n;
-	guard->seen_out = true;
-	guard_measure(guard, iov->iov_len);
-	stream_take_all(&guard->out, guard, iov, (size_t)n);
+	if (guard->out.have == 0)
+		guard_look_ahead(guard, iov);
+	if (guard->edited && guard->out.have < guard->header_length)
+		n = guard_send_edited(guard, iov, flags);
+	else if (niov == 1)
+		n = sendto(guard->fd, iov->iov_base, iov->iov_len, flags, NULL, 0);
+	else
+		n = sendmsg(guard->fd, &message, flags);
+	if (n > 0)
+		guard->seen_out = true;
+	for (size_t left = n > 0 ? (size_t)n : 0; left > 0; left -= part, iov++) {
+		part = MIN(left, iov->iov_len);
+		guard_take_sent(guard, iov->iov_base, part);
+	}
 	return n;
 }
 
@@ -411,17 +306,30 @@ struct guard *guard_new(int fd)
 
 	guard->fd = fd;
 	guard->header_length = HEADER_LENGTH;
-	while (1u << guard->bits < SLOTS_AT_LEAST)
-		guard->bits++;
-	guard->slots = g_new0(struct expected, SLOTS_AT_LEAST);
+	guard->pings = g_array_new(FALSE, FALSE, sizeof(struct ping));
+	commands_init_table(guard);
 	return guard;
 }
 
-void guard_begin(struct guard *guard, bool header_digest)
+void guard_begin(struct guard *guard, const struct guard_session *session)
 {
-	guard->header_length = HEADER_LENGTH + (header_digest ? DIGEST_LENGTH : 0);
-	guard->seen = guard->seen_out = guard->measured = false;
+	bool known = (session->statsn | session->cmdsn | session->max_cmdsn) != 0;
+
+	guard->header_length = HEADER_LENGTH + (session->header_digest ? DIGEST_LENGTH : 0);
+	guard->seen = guard->seen_out = false;
+	guard->measured = known;
 	guard->in = guard->out = (struct stream){0};
+	guard->given = 0;
+	guard->whole = guard->edited = false;
+	guard->begun = true;
+	guard->knows_status = guard->knows_window = known;
+	guard->statsn = guard->arrives = session->statsn;
+	guard->exp_cmdsn = guard->cmdsn = session->cmdsn;
+	/* What cannot be is ignored; libiscsi sends one command then. */
+	guard->max_cmdsn = (int32_t)(session->max_cmdsn - (session->cmdsn - 1)) < 0
+	                       ? session->cmdsn
+	                       : session->max_cmdsn;
+	guard->max_burst = session->max_burst;
 }
 
 void guard_free(struct guard *guard)
@@ -430,6 +338,7 @@ void guard_free(struct guard *guard)
 		return;
 	if (at_work == guard)
 		at_work = NULL;
+	g_array_unref(guard->pings);
 	g_free(guard->slots);
 	g_free(guard);
 }
@@ -437,6 +346,8 @@ void guard_free(struct guard *guard)
 void guard_watch(struct guard *guard)
 {
 	at_work = guard;
+	if (guard != NULL)
+		guard->turn = PDUS_A_TURN;
 }
 
 const char *guard_finding(const struct guard *guard)

@@ -3,16 +3,11 @@
  */
 #include "keys.h"
 
-#include <glib.h>
 #include <string.h>
 
-#include "lunfs/scsi.h"
+#include "text.h"
 
-#define HEADER_LENGTH 48u
-#define PAIR_MAX      512u /* name, '=' and value; names have 63 bytes, simple values 255 */
-#define VALUE_MAX     255u
-#define LOGIN_REQUEST 0x03
-#define LOGIN_MORE    0x40 /* C */
+#define VALUE_MAX 255u
 
 enum rule {
 	RULE_CHOICE,    /* of a list; the answer comes last */
@@ -28,46 +23,37 @@ enum rule {
 /* In the order in which they are told. */
 static const struct key {
 	const char *name, *shown_as;
-	enum rule rule;
 	const char *standard; /* what holds where nobody said anything; NULL: nothing */
+	guint64 min, max;     /* of a number */
+	enum rule rule;
+	bool data; /* a discovery session has no use for it */
 } all_keys[] = {
-    {"TargetAlias", NULL, RULE_TEXT, NULL},
-    {"TargetPortalGroupTag", NULL, RULE_DECLARED, NULL},
-    {"AuthMethod", NULL, RULE_CHOICE, "None"},
-    {"HeaderDigest", NULL, RULE_CHOICE, "None"},
-    {"DataDigest", NULL, RULE_CHOICE, "None"},
-    {"MaxRecvDataSegmentLength", NULL, RULE_DECLARED, "8192"},
-    {"MaxRecvDataSegmentLength", "InitiatorMaxRecvDataSegmentLength", RULE_DECLARED2, "8192"},
-    {"FirstBurstLength", NULL, RULE_MIN, "65536"},
-    {"MaxBurstLength", NULL, RULE_MIN, "262144"},
-    {"ImmediateData", NULL, RULE_AND, "Yes"},
-    {"InitialR2T", NULL, RULE_OR, "Yes"},
-    {"MaxOutstandingR2T", NULL, RULE_MIN, "1"},
-    {"DefaultTime2Wait", NULL, RULE_MAX, "2"},
-    {"DefaultTime2Retain", NULL, RULE_MIN, "20"},
-    {"ErrorRecoveryLevel", NULL, RULE_MIN, "0"},
-    {"MaxConnections", NULL, RULE_MIN, "1"},
-    {"DataPDUInOrder", NULL, RULE_OR, "Yes"},
-    {"DataSequenceInOrder", NULL, RULE_OR, "Yes"},
+    {"TargetAlias", NULL, NULL, 0, 0, RULE_TEXT, false},
+    {"TargetPortalGroupTag", NULL, NULL, 0, 65535, RULE_DECLARED, false},
+    {"AuthMethod", NULL, "None", 0, 0, RULE_CHOICE, false},
+    {"HeaderDigest", NULL, "None", 0, 0, RULE_CHOICE, false},
+    {"DataDigest", NULL, "None", 0, 0, RULE_CHOICE, false},
+    {"MaxRecvDataSegmentLength", NULL, "8192", 512, 0xffffff, RULE_DECLARED, false},
+    {"MaxRecvDataSegmentLength", "InitiatorMaxRecvDataSegmentLength", "8192", 512, 0xffffff,
+        RULE_DECLARED2, false},
+    {"FirstBurstLength", NULL, "65536", 512, 0xffffff, RULE_MIN, true},
+    {"MaxBurstLength", NULL, "262144", 512, 0xffffff, RULE_MIN, true},
+    {"ImmediateData", NULL, "Yes", 0, 0, RULE_AND, true},
+    {"InitialR2T", NULL, "Yes", 0, 0, RULE_OR, true},
+    {"MaxOutstandingR2T", NULL, "1", 1, 65535, RULE_MIN, true},
+    {"DefaultTime2Wait", NULL, "2", 0, 3600, RULE_MAX, false},
+    {"DefaultTime2Retain", NULL, "20", 0, 3600, RULE_MIN, false},
+    {"ErrorRecoveryLevel", NULL, "0", 0, 2, RULE_MIN, false},
+    {"MaxConnections", NULL, "1", 1, 65535, RULE_MIN, true},
+    {"DataPDUInOrder", NULL, "Yes", 0, 0, RULE_OR, true},
+    {"DataSequenceInOrder", NULL, "Yes", 0, 0, RULE_OR, true},
 };
 #define KEYS G_N_ELEMENTS(all_keys)
-
-/* The text of a side, pair by pair. */
-struct pair {
-	char text[PAIR_MAX + 1];
-	size_t length; /* more than PAIR_MAX: it is too long, and left out */
-};
 
 struct keys {
 	char *values[2][KEYS]; /* by side */
 	enum keys_side last[KEYS];
-	bool challenged[2], proved[2]; /* sent CHAP_C; sent CHAP_R */
-	struct pair pair[2];
-
-	/* the initiator's PDU under way */
-	uint8_t header[HEADER_LENGTH];
-	size_t have; /* of it */
-	size_t data, padding;
+	bool challenged[2], proved[2]; /* sent CHAP_C; answered the other's with CHAP_R */
 };
 
 struct keys *keys_new(void)
@@ -83,6 +69,23 @@ void keys_free(struct keys *keys)
 		for (unsigned i = 0; i < KEYS; i++)
 			g_free(keys->values[side][i]);
 	g_free(keys);
+}
+
+/* KEYS where there is none. */
+static unsigned key_find(const char *name)
+{
+	unsigned i = 0;
+
+	while (i < KEYS && strcmp(name, all_keys[i].name) != 0)
+		i++;
+	return i;
+}
+
+bool keys_is_for_data(const char *name)
+{
+	unsigned i = key_find(name);
+
+	return i < KEYS && all_keys[i].data;
 }
 
 /* ---- noting ---- */
@@ -101,17 +104,13 @@ static char *printable(const char *value)
 	return g_string_free(text, FALSE);
 }
 
-static void keys_note_pair(struct keys *keys, enum keys_side side, char *pair)
+void keys_note(struct keys *keys, enum keys_side side, const char *name, const char *value)
 {
-	char *value = strchr(pair, '=');
-
-	if (value == NULL)
-		return;
-	*value++ = '\0';
-	keys->challenged[side] |= strcmp(pair, "CHAP_C") == 0;
-	keys->proved[side] |= strcmp(pair, "CHAP_R") == 0;
+	keys->challenged[side] |= strcmp(name, "CHAP_C") == 0;
+	/* what comes before the challenge is no answer to it */
+	keys->proved[side] |= strcmp(name, "CHAP_R") == 0 && keys->challenged[!side];
 	for (unsigned i = 0; i < KEYS; i++) {
-		if (strcmp(pair, all_keys[i].name) != 0 || strlen(value) > VALUE_MAX)
+		if (strcmp(name, all_keys[i].name) != 0 || strlen(value) > VALUE_MAX)
 			continue;
 		g_free(keys->values[side][i]);
 		keys->values[side][i] = printable(value);
@@ -119,88 +118,7 @@ static void keys_note_pair(struct keys *keys, enum keys_side side, char *pair)
 	}
 }
 
-static void pair_end(struct keys *keys, enum keys_side side)
-{
-	struct pair *pair = &keys->pair[side];
-
-	if (pair->length > 0 && pair->length <= PAIR_MAX) {
-		pair->text[pair->length] = '\0';
-		keys_note_pair(keys, side, pair->text);
-	}
-	/* it may have been a secret's answer */
-	memset(pair, 0, sizeof *pair);
-}
-
-void keys_note(
-    struct keys *keys, enum keys_side side, const uint8_t *text, size_t length, bool more)
-{
-	struct pair *pair = &keys->pair[side];
-
-	for (size_t i = 0; i < length; i++) {
-		if (text[i] == '\0') {
-			pair_end(keys, side);
-			continue;
-		}
-		if (pair->length < PAIR_MAX)
-			pair->text[pair->length] = (char)text[i];
-		if (pair->length <= PAIR_MAX)
-			pair->length++;
-	}
-	if (!more) /* the last NUL may be missing */
-		pair_end(keys, side);
-}
-
-/* A header is whole: what follows it? */
-static void keys_begin_request(struct keys *keys)
-{
-	size_t ahs = (size_t)keys->header[4] * 4;
-
-	keys->data = get_be32(keys->header + 4) & 0xffffff;
-	keys->padding = (-keys->data & 3) + ahs; /* none has additional headers */
-}
-
-static void keys_end_request(struct keys *keys)
-{
-	bool login = (keys->header[0] & 0x3f) == LOGIN_REQUEST;
-
-	if (login)
-		keys_note(keys, KEYS_INITIATOR, NULL, 0, (keys->header[1] & LOGIN_MORE) != 0);
-	keys->have = 0;
-}
-
-void keys_note_requests(struct keys *keys, const uint8_t *bytes, size_t length)
-{
-	while (length > 0) {
-		size_t take;
-
-		if (keys->have < HEADER_LENGTH) {
-			take = MIN(length, HEADER_LENGTH - keys->have);
-			memcpy(keys->header + keys->have, bytes, take);
-			keys->have += take;
-			if (keys->have == HEADER_LENGTH)
-				keys_begin_request(keys);
-		} else if (keys->data > 0) {
-			take = MIN(length, keys->data);
-			if ((keys->header[0] & 0x3f) == LOGIN_REQUEST)
-				keys_note(keys, KEYS_INITIATOR, bytes, take, true);
-			keys->data -= take;
-		} else {
-			take = MIN(length, keys->padding);
-			keys->padding -= take;
-		}
-		bytes += take;
-		length -= take;
-		if (keys->have == HEADER_LENGTH && keys->data == 0 && keys->padding == 0)
-			keys_end_request(keys);
-	}
-}
-
-/* ---- what was agreed on ---- */
-
-static bool is_number(const char *text, guint64 *number)
-{
-	return text != NULL && g_ascii_string_to_unsigned(text, 10, 0, 0xffffffff, number, NULL);
-}
+/* ---- what may be said ---- */
 
 static bool is_yes_or_no(const char *text)
 {
@@ -213,58 +131,137 @@ static bool is_answer_without_value(const char *text)
 	       g_strcmp0(text, "NotUnderstood") == 0;
 }
 
-static char *number_outcome(const char *ours, const char *theirs, bool most)
+static bool list_has(const char *list, const char *value)
 {
-	guint64 a, b;
+	g_auto(GStrv) words = g_strsplit(list, ",", -1);
 
-	if (!is_number(ours, &a) || !is_number(theirs, &b))
-		return NULL;
-	return g_strdup_printf("%" G_GUINT64_FORMAT, most ? MAX(a, b) : MIN(a, b));
+	return g_strv_contains((const char *const *)words, value);
 }
 
-static char *declared(const char *value)
+static bool key_is_number(const struct key *key, const char *value)
 {
 	guint64 number;
 
-	return is_number(value, &number) ? g_strdup(value) : NULL;
+	return text_number(value, key->max, &number) && number >= key->min;
+}
+
+bool keys_may_be(const struct keys *keys, const char *name, const char *value)
+{
+	unsigned i = key_find(name);
+
+	if (i == KEYS || is_answer_without_value(value))
+		return true;
+	const struct key *key = &all_keys[i];
+	const char *ours = keys->values[KEYS_INITIATOR][i];
+
+	switch (key->rule) {
+	case RULE_CHOICE:
+		return ours == NULL || list_has(ours, value);
+	case RULE_AND:
+	case RULE_OR:
+		return is_yes_or_no(value);
+	case RULE_TEXT:
+		return true;
+	default:
+		return key_is_number(key, value);
+	}
+}
+
+const char *keys_answer(const struct keys *keys, const char *name, const char *value)
+{
+	static const char *const declarations[] = {
+	    "TargetName", "TargetAddress", "CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R", NULL};
+	/* obsolete, and known to have been (RFC 7143, 13.25) */
+	static const char *const markers[] = {
+	    "IFMarker", "OFMarker", "IFMarkInt", "OFMarkInt", NULL};
+	unsigned i = key_find(name);
+
+	if (is_answer_without_value(value) || g_strv_contains(declarations, name))
+		return NULL;
+	if (g_strv_contains(markers, name))
+		return "Reject";
+	if (strcmp(name, "TaskReporting") == 0)
+		return list_has(value, "RFC3720") ? "RFC3720" : "Reject";
+	if (i == KEYS)
+		return "NotUnderstood";
+	if (all_keys[i].rule == RULE_DECLARED || all_keys[i].rule == RULE_TEXT ||
+	    keys->values[KEYS_INITIATOR][i] != NULL)
+		return NULL;
+	/* what was not offered stays as the standard has it */
+	return all_keys[i].data ? "Irrelevant" : all_keys[i].standard;
+}
+
+/* ---- what was agreed on ---- */
+
+static char *number_outcome(const struct key *key, const char *ours, const char *theirs)
+{
+	guint64 a, b;
+
+	if (!key_is_number(key, ours) || !key_is_number(key, theirs))
+		return NULL;
+	text_number(ours, key->max, &a);
+	text_number(theirs, key->max, &b);
+	return g_strdup_printf("%" G_GUINT64_FORMAT, key->rule == RULE_MAX ? MAX(a, b) : MIN(a, b));
+}
+
+static char *declared(const struct key *key, const char *value)
+{
+	guint64 number;
+
+	if (!key_is_number(key, value) || !text_number(value, key->max, &number))
+		return NULL;
+	return g_strdup_printf("%" G_GUINT64_FORMAT, number);
 }
 
 /* NULL: nothing. */
 static char *key_outcome(const struct keys *keys, unsigned i)
 {
+	const struct key *key = &all_keys[i];
 	const char *ours = keys->values[KEYS_INITIATOR][i], *theirs = keys->values[KEYS_TARGET][i];
 	bool both = is_yes_or_no(ours) && is_yes_or_no(theirs);
 	bool yes = g_strcmp0(ours, "Yes") == 0, also = g_strcmp0(theirs, "Yes") == 0;
 
-	switch (all_keys[i].rule) {
+	switch (key->rule) {
 	case RULE_CHOICE:
-		return ours == NULL || theirs == NULL ? NULL
-		                                      : g_strdup(keys->values[keys->last[i]][i]);
+		return ours == NULL || theirs == NULL || is_answer_without_value(theirs)
+		           ? NULL
+		           : g_strdup(keys->values[keys->last[i]][i]);
 	case RULE_MIN:
-		return number_outcome(ours, theirs, false);
 	case RULE_MAX:
-		return number_outcome(ours, theirs, true);
+		return number_outcome(key, ours, theirs);
 	case RULE_AND:
 		return both ? g_strdup(yes && also ? "Yes" : "No") : NULL;
 	case RULE_OR:
 		return both ? g_strdup(yes || also ? "Yes" : "No") : NULL;
 	case RULE_DECLARED:
-		return declared(theirs);
+		return declared(key, theirs);
 	case RULE_DECLARED2:
-		return declared(ours);
+		return declared(key, ours);
 	case RULE_TEXT:
 		return g_strdup(theirs);
 	}
 	return NULL;
 }
 
+char *keys_agreed(const struct keys *keys, const char *name)
+{
+	unsigned i = key_find(name);
+	char *value = i < KEYS ? key_outcome(keys, i) : NULL;
+
+	return value != NULL || i == KEYS ? value : g_strdup(all_keys[i].standard);
+}
+
+bool keys_proved_target(const struct keys *keys)
+{
+	return keys->proved[KEYS_TARGET];
+}
+
 /* The target asked for a proof, and went on when it had one; libiscsi does, of the other way. */
 static const char *keys_proved(const struct keys *keys)
 {
-	bool ours = keys->challenged[KEYS_TARGET] && keys->proved[KEYS_INITIATOR];
-	bool theirs = keys->challenged[KEYS_INITIATOR] && keys->proved[KEYS_TARGET];
-
-	return !ours ? "none" : theirs ? "mutual" : "one-way";
+	return !keys->proved[KEYS_INITIATOR] ? "none"
+	       : keys_proved_target(keys)    ? "mutual"
+	                                     : "one-way";
 }
 
 char **keys_outcome(const struct keys *keys)
@@ -275,7 +272,7 @@ char **keys_outcome(const struct keys *keys)
 		const struct key *key = &all_keys[i];
 		char *value = key_outcome(keys, i);
 
-		if (value == NULL && !is_answer_without_value(keys->values[KEYS_TARGET][i]))
+		if (value == NULL)
 			value = g_strdup(key->standard);
 		if (value == NULL)
 			continue;

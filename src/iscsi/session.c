@@ -4,12 +4,17 @@
  *   RESOLVING --> CONNECTING --> LOGGING_IN --> VERIFYING --session_verified()--> READY
  *      ^   ^          |              |              |                               |
  *      |   +--failed, and there is another portal   |                               |
- *      |              |              |              +---------- fault --------------+
+ *      |              |              |              +------ fault, or LOGGING_OUT --+
  *      |              v              v              v   (LOST is told)
  *      |            WAITING <-------------------- WAITING
  *      +--pause over--+                      (FAILED, where it never stood)
  *
+ * LOGGING_OUT is for the target that asks for a logout: it ends when that is answered (logout.c).
  *   any --session_close()--> CLOSING --logged out, or time is up--> CLOSED
+ *
+ * The first login is tried again only where the target puts it off (class 03h), up to
+ * login_timeout; what is lost later, for ever. A target that names a time to wait (Time2Wait; RFC
+ * 7143, 11.9.1 and 11.15.3) is not logged in at before it is over.
  *
  * A fault takes the commands back, in order, each ending with -ESTALE, after LOST was told; then it
  * logs in again, at once at first, later after pauses that grow with the outage. The ISID stays the
@@ -19,21 +24,28 @@
 #include "session.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
+#include "guard.h"
 #include "lunfs/log.h"
 
 /* libiscsi offers FirstBurstLength and MaxBurstLength of 262144: a larger WRITE waits for the
  * target's R2T. */
 #define WRITE_BURST (256u << 10)
 
-#define TICK_MS               500u
-#define PAUSE_MIN_MS          100u
-#define PAUSE_MAX_MS          3000u
+#define TICK_MS              500u
+#define PAUSE_MIN_MS         100u
+#define PAUSE_MAX_MS         3000u
+#define PUT_OFF_PAUSE_MAX_MS 1000u /* of the first login */
+/* DefaultTime2Wait that is not waited for: the standard's default, which is what most targets
+ * answer, whether they need it or not. An outage of TCP alone is to be over sooner. */
+#define TIME2WAIT_DEFAULT     2
+#define TIME2WAIT_MOST        3600 /* seconds; of the key's range (13.15): no message waits longer */
 #define FLEETING_MS           1000 /* a session that is lost sooner is not dialed again in a hurry, */
 #define FLEETING_FREE         3u   /* if that goes on */
 #define FLEETING_PAUSE_MAX_MS 5000u
@@ -48,6 +60,7 @@ static const char *const state_names[] = {
     [LOGGING_IN] = "logging in",
     [VERIFYING] = "verifying",
     [READY] = "ready",
+    [LOGGING_OUT] = "logging out",
     [WAITING] = "waiting",
     [FAILED] = "failed",
     [CLOSING] = "closing",
@@ -61,7 +74,7 @@ static const char *session_title(const struct session *session)
 	return login->title != NULL ? login->title : login->target;
 }
 
-static void session_set_state(struct session *session, enum session_state state)
+void session_set_state(struct session *session, enum session_state state)
 {
 	if (session->state == state)
 		return;
@@ -123,8 +136,7 @@ void session_forget_reset(struct session *session, const void *data)
 			reset->done = NULL;
 }
 
-/* The connection is gone, and libiscsi with it. */
-static void session_forget_resets(struct session *session)
+void session_forget_resets(struct session *session)
 {
 	struct session_reset *reset;
 
@@ -155,16 +167,26 @@ void session_reset_lun(
 	    .data = data};
 	session->resets = reset;
 	if (!session_is_up(session) ||
-	    iscsi_task_mgmt_async(connection_context(session->connection), session_lun_field(lun),
-	        ISCSI_TM_LUN_RESET, NO_ITT, 0, session_reset_answered, reset) != 0)
+	    iscsi_task_mgmt_async(connection_context(session->connection),
+	        session_lun_field(session, lun), ISCSI_TM_LUN_RESET, NO_ITT, 0,
+	        session_reset_answered, reset) != 0)
 		return; /* it is lost, or will be: that ends the wait */
 	connection_send(session->connection, false);
 }
 
 /* ---- going up and down ---- */
 
-static void session_dial(struct session *session);
-static void session_farewell(void *data);
+static void session_dial_next(struct session *session);
+
+/* Not all initiators of a site in step. */
+static unsigned shorten(unsigned ms)
+{
+	uint32_t jitter = 0;
+
+	if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) == sizeof jitter)
+		ms -= jitter % (ms / 2);
+	return ms;
+}
 
 /* Since when is there no steady session? Pauses are a tenth of the time that it lasts already. */
 static unsigned session_pause(const struct session *session)
@@ -172,32 +194,64 @@ static unsigned session_pause(const struct session *session)
 	int64_t away = clock_ms() - session->lost_ms;
 	unsigned ms;
 
-	if (session->fleeting > FLEETING_FREE)
+	if (!session->was_up)
+		ms = MIN(PAUSE_MIN_MS << MIN(session->rounds, 10), PUT_OFF_PAUSE_MAX_MS);
+	else if (session->fleeting > FLEETING_FREE)
 		ms = MIN(PAUSE_MIN_MS << MIN(session->fleeting - FLEETING_FREE, 10),
 		    FLEETING_PAUSE_MAX_MS);
 	else if (session->last_outage.attempts == 0)
 		return 0;
 	else
 		ms = (unsigned)CLAMP(away / 10, PAUSE_MIN_MS, PAUSE_MAX_MS);
-	/* Not all initiators of a site in step. */
-	uint32_t jitter = 0;
-	if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) == sizeof jitter)
-		ms -= jitter % (ms / 2);
-	return ms;
+	return shorten(ms);
 }
 
 static void session_pause_over(void *data)
 {
-	session_dial(data);
+	struct session *session = data;
+
+	loop_remove(&session->pause);
+	route_begin_round(session->route);
+	session_dial_next(session);
 }
 
 static void session_wait(struct session *session)
 {
+	int64_t now = clock_ms(), due = MAX(route_due_ms(session->route), session->not_before_ms);
+
 	session_set_state(session, WAITING);
-	session->tried = 0;
 	loop_remove(&session->pause);
-	session->pause =
-	    loop_timer(session->loop, session_pause(session), session_pause_over, session);
+	session->pause = loop_timer(session->loop,
+	    (unsigned)MAX(due - now, (int64_t)session_pause(session)), session_pause_over, session);
+}
+
+/* What the target agreed on for this case (RFC 7143, 13.15); 0 where it told none. */
+static int session_default_time2wait(const struct session *session)
+{
+	const char *const *keys = session_keys(session);
+
+	for (; keys[0] != NULL; keys += 2)
+		if (strcmp(keys[0], "DefaultTime2Wait") == 0)
+			return (int)strtol(keys[1], NULL, 10);
+	return 0;
+}
+
+/* The session ends now: when may the next begin? */
+static void session_keep_time2wait(struct session *session)
+{
+	int seconds = session->time2wait_s;
+
+	if (seconds < 0)
+		seconds = session_default_time2wait(session);
+	if (session->time2wait_s < 0 && seconds <= TIME2WAIT_DEFAULT)
+		seconds = 0;
+	seconds = MIN(seconds, TIME2WAIT_MOST);
+	session->not_before_ms = clock_ms() + (int64_t)seconds * 1000;
+	if (seconds == 0)
+		return;
+	g_autofree char *error = g_strdup_printf(
+	    "%s; logs in again in %d s, as the target asked", session->last_error, seconds);
+	session_set_error(session, error);
 }
 
 /* Where a session did not last it counts as the same outage going on. */
@@ -212,6 +266,7 @@ static void session_begin_outage(struct session *session)
 	if (session->lost_ms != 0)
 		return; /* it was not even verified */
 	session->lost_ms = now;
+	session->told_refusal = false;
 	session->outages++;
 	g_free(session->outage_reason);
 	session->outage_reason = g_strdup(session->last_error);
@@ -223,10 +278,12 @@ static void session_lost(struct session *session, const char *reason)
 {
 	session_set_error(session, reason);
 	if (session->state == CLOSING) {
-		session_farewell(session);
+		session_end(session);
 		return;
 	}
+	loop_remove(&session->farewell);
 	session_begin_outage(session);
+	session_keep_time2wait(session);
 	session_wait(session);
 	connection_free(g_steal_pointer(&session->connection));
 	session_forget_resets(session);
@@ -236,13 +293,35 @@ static void session_lost(struct session *session, const char *reason)
 	commands_return(session, -ESTALE);
 }
 
+/* RFC 7143, 11.9.1 and 11.15.3 */
+static void session_take_notice(struct session *session, const struct guard_notice *notice)
+{
+	switch (notice->event) {
+	case GUARD_LOGOUT_REQUESTED:
+		session_obey_logout(session, notice->within_s);
+		break;
+	case GUARD_SCSI_EVENT:
+		if (session_is_up(session))
+			session->fn(session, SESSION_TOLD, NULL, session->data);
+		break;
+	default:
+		session->time2wait_s = notice->time2wait;
+	}
+}
+
 static void session_connection_event(
     struct connection *connection, enum connection_event event, void *data)
 {
-	if (event == CONNECTION_DOWN)
-		session_lost(data, connection_error(connection));
+	struct session *session = data;
+
+	if (event == CONNECTION_NOTICE)
+		session_take_notice(session, connection_notice(connection));
 	else if (event == CONNECTION_DRAINED)
-		commands_drained(data);
+		commands_drained(session);
+	else if (event == CONNECTION_DOWN && session->state == LOGGING_OUT)
+		session_lost(session, SESSION_LOGOUT_REASON);
+	else if (event == CONNECTION_DOWN)
+		session_lost(session, connection_error(connection));
 }
 
 static void session_up(struct session *session, struct connection *connection)
@@ -256,6 +335,7 @@ static void session_up(struct session *session, struct connection *connection)
 	g_strfreev(session->keys);
 	session->keys = g_strdupv(connection_keys(connection));
 	session->noop_sent_ms = 0;
+	session->time2wait_s = -1;
 	session->changed_group = session->was_up && group >= 0 && session->portal_group >= 0 &&
 	                         group != session->portal_group;
 	session->portal_group = group >= 0 ? group : session->portal_group;
@@ -265,19 +345,34 @@ static void session_up(struct session *session, struct connection *connection)
 	session->fn(session, SESSION_UP, NULL, session->data);
 }
 
-static void session_attempt_failed(struct session *session)
+/* The first login was put off: is there time for one more round? */
+static bool session_may_try_again(const struct session *session)
 {
-	if (++session->tried < session->login->portals->len) {
-		session->portal = (session->portal + 1) % session->login->portals->len;
-		session_dial(session);
-		return;
-	}
-	if (session->was_up) {
+	int64_t end = session->born_ms + session->login->login_timeout_ms;
+
+	return route_due_ms(session->route) != INT64_MAX &&
+	       clock_ms() + session_pause(session) < end;
+}
+
+static void session_round_is_over(struct session *session)
+{
+	session->rounds++;
+	if (session->was_up || session_may_try_again(session)) {
 		session_wait(session);
 		return;
 	}
 	session_set_state(session, FAILED);
 	session->fn(session, SESSION_FAILED, session->last_error, session->data);
+}
+
+static void session_note_refusal(struct session *session)
+{
+	log_debug_of(session_title(session), "%s", session->last_error);
+	if (!session->refused || !session->was_up || session->told_refusal)
+		return;
+	session->told_refusal = true;
+	log_warning_of(session_title(session),
+	    "%s; this is tried again, after pauses that grow to a minute", session->last_error);
 }
 
 static void session_dialed(const struct dial_result *result, void *data)
@@ -288,13 +383,15 @@ static void session_dialed(const struct dial_result *result, void *data)
 	if (connection == NULL)
 		session_set_error(session, result->error);
 	session->wants_secret = result->wants_secret;
+	session->refused = dial_was_refused_for_long(result);
+	route_note(session->route, result, !session->was_up);
 	dial_free(g_steal_pointer(&session->dial));
 	if (connection != NULL) {
 		session_up(session, connection);
 		return;
 	}
-	log_debug_of(session_title(session), "%s", session->last_error);
-	session_attempt_failed(session);
+	session_note_refusal(session);
+	session_dial_next(session);
 }
 
 static void session_dial_stage(enum dial_stage stage, void *data)
@@ -304,26 +401,44 @@ static void session_dial_stage(enum dial_stage stage, void *data)
 	                           : stage == DIAL_CONNECTING ? CONNECTING
 	                                                      : LOGGING_IN;
 
-	/* From address to address it does not get on. */
-	if (stage == DIAL_LOGGING_IN || (stage == DIAL_CONNECTING && session->state == RESOLVING))
+	/* From address to address it does not get on, nor when it is put off again and again. */
+	if ((session->was_up || session->rounds == 0) &&
+	    (stage == DIAL_LOGGING_IN || (stage == DIAL_CONNECTING && session->state == RESOLVING)))
 		session->progress_ms = clock_ms();
 	session_set_state(session, state);
 }
 
-/* One attempt, at the portal whose turn it is. Several share the time: a dead one costs less then.
- */
-static void session_dial(struct session *session)
+/* Several portals share the time: a dead one costs less then. */
+static unsigned session_dial_time(const struct session *session)
 {
 	const struct login *login = session->login;
-	unsigned ms = MAX(login->login_timeout_ms / login->portals->len,
-	    MIN(ATTEMPT_MIN_MS, login->login_timeout_ms));
+	unsigned least = MIN(ATTEMPT_MIN_MS, login->login_timeout_ms);
+	unsigned ms = MAX(login->login_timeout_ms / login->portals->len, least);
 
-	loop_remove(&session->pause);
+	/* One timer over the first login and what is tried again of it. */
+	if (session->rounds > 0 && !session->was_up) {
+		int64_t left = session->born_ms + login->login_timeout_ms - clock_ms();
+
+		ms = (unsigned)CLAMP(left, (int64_t)least, (int64_t)ms);
+	}
+	return ms;
+}
+
+/* One attempt, at the portal whose turn it is; or the round is over. */
+static void session_dial_next(struct session *session)
+{
+	const struct portal *portal = route_next(session->route);
+	unsigned ms = session_dial_time(session);
+
+	if (portal == NULL) {
+		session_round_is_over(session);
+		return;
+	}
 	session->last_outage.attempts++;
 	session->dial = dial_start(&(struct dial_request){
 	    .loop = session->loop,
-	    .login = login,
-	    .portal = g_ptr_array_index(login->portals, session->portal),
+	    .login = session->login,
+	    .portal = portal,
 	    .timeout_ms = ms,
 	    .connect_ms = session->was_up ? CONNECT_MS : ms,
 	    .stage = session_dial_stage,
@@ -372,59 +487,21 @@ struct session *session_new(
 	    .login = login,
 	    .fn = fn,
 	    .data = data,
+	    .route = route_new(login->portals),
 	    .portal_group = -1,
+	    .born_ms = clock_ms(),
+	    .time2wait_s = -1,
 	    .progress_ms = clock_ms(),
 	    .tick = loop_ticker(loop, TICK_MS, session_tick, session),
 	};
 	commands_init(session);
-	session_dial(session);
+	session_dial_next(session);
 	return session;
 }
 
 struct scsi_port *session_port(struct session *session)
 {
 	return &session->port;
-}
-
-static void session_farewell(void *data)
-{
-	struct session *session = data;
-
-	loop_remove(&session->farewell);
-	session_set_state(session, CLOSED);
-	connection_free(g_steal_pointer(&session->connection));
-	session_forget_resets(session);
-	commands_return(session, -EIO);
-	session->fn(session, SESSION_CLOSED, NULL, session->data);
-}
-
-static void session_logged_out(
-    struct iscsi_context *context, int status, void *data, void *private_data)
-{
-	struct session *session = private_data;
-
-	(void)context;
-	(void)status;
-	(void)data;
-	if (session->connection == NULL)
-		return; /* it is being freed */
-	loop_remove(&session->farewell);
-	session->farewell = loop_timer(session->loop, 0, session_farewell, session);
-}
-
-void session_close(struct session *session, unsigned timeout_ms)
-{
-	bool up = session_is_up(session);
-
-	session_set_state(session, CLOSING);
-	loop_remove(&session->pause);
-	dial_free(g_steal_pointer(&session->dial));
-	if (up && iscsi_logout_async(
-	              connection_context(session->connection), session_logged_out, session) == 0)
-		connection_send(session->connection, false);
-	else
-		timeout_ms = 0;
-	session->farewell = loop_timer(session->loop, timeout_ms, session_farewell, session);
 }
 
 void session_free(struct session *session)
@@ -442,6 +519,7 @@ void session_free(struct session *session)
 		commands_return(session, -EIO);
 	while (session->ended.first != NULL);
 	commands_free(session);
+	route_free(session->route);
 	g_strfreev(session->keys);
 	g_free(session->last_error);
 	g_free(session->outage_reason);
@@ -495,6 +573,11 @@ const char *const *session_keys(const struct session *session)
 int64_t session_progress_ms(const struct session *session)
 {
 	return MAX(session->progress_ms, session->heard_ms);
+}
+
+bool session_was_refused(const struct session *session)
+{
+	return session->refused;
 }
 
 bool session_wants_secret(const struct session *session)

@@ -10,8 +10,8 @@
  * command is done when the queue has drained, so that its task and data stay where they are.
  *
  * Invariant: a command is on exactly one list: outstanding (libiscsi has its task, or its answer
- * was not to be believed), early (answered, not all sent) or ended (done() is due at the end of the
- * turn).
+ * was not to be believed, or it came while LOGGING_OUT and is not sent), early (answered, not all
+ * sent) or ended (done() is due at the end of the turn).
  */
 #pragma once
 
@@ -21,6 +21,7 @@
 #include "lunfs/iscsi.h"
 #include "lunfs/log.h"
 #include "lunfs/loop.h"
+#include "route.h"
 
 enum session_state {
 	RESOLVING,
@@ -28,6 +29,7 @@ enum session_state {
 	LOGGING_IN,
 	VERIFYING,
 	READY,
+	LOGGING_OUT,
 	WAITING,
 	FAILED,
 	CLOSING,
@@ -42,18 +44,24 @@ struct session {
 	void *data;
 
 	enum session_state state;
-	unsigned portal, tried; /* the login's portal in use, and how many failed in this round */
+	struct route *route;
+	unsigned rounds; /* of the first login: over without success */
 	struct dial *dial;
 	struct connection *connection;
-	GSource *pause, *tick, *farewell;
+	GSource *pause, *tick;
+	GSource *farewell; /* over a logout */
 	char *last_error;
-	bool wants_secret; /* the last login was refused for it */
-	char **keys;       /* of the last login that stood; NULL: none did */
+	bool wants_secret, refused; /* the last login was, see iscsi.h */
+	bool told_refusal;          /* of this outage */
+	char **keys;                /* of the last login that stood; NULL: none did */
 
 	/* Logins that stood, and what is known of times without one. */
 	bool was_up, changed_group;
 	int portal_group;
+	int64_t born_ms;
 	int64_t up_ms, lost_ms;    /* lost_ms: 0 where it is not lost */
+	int time2wait_s;           /* that the target asked for as the session ended; -1: none */
+	int64_t not_before_ms;     /* no login is begun, for its sake */
 	int64_t since_us;          /* wall clock, of up_ms */
 	int64_t progress_ms;       /* see session_progress_ms() */
 	unsigned fleeting;         /* sessions in a row that were lost as soon as they stood, */
@@ -65,6 +73,9 @@ struct session {
 	struct session_reset *resets;
 	struct log_limit log;
 
+	/* LUNs below 256 that the target reports in flat space addressing, a bit each */
+	uint8_t flat[256 / 8];
+
 	/* commands.c */
 	struct command_list outstanding, early, ended;
 	struct loop_work deliverer;
@@ -74,6 +85,17 @@ struct session {
 
 /* Commands may be sent: it is VERIFYING or READY. */
 bool session_is_up(const struct session *session);
+void session_set_state(struct session *session, enum session_state state);
+/* The connection is gone, and libiscsi with it. */
+void session_forget_resets(struct session *session);
+
+/* ---- logout.c ---- */
+
+#define SESSION_LOGOUT_REASON "the target asked for a logout"
+/* The target wants a logout within so many seconds (RFC 7143, 11.9.1, events 1 and 4). */
+void session_obey_logout(struct session *session, unsigned within_s);
+/* It is CLOSED, and told so. */
+void session_end(struct session *session);
 
 /* ---- commands.c ---- */
 
@@ -86,6 +108,6 @@ void commands_return(struct session *session, int error);
 void commands_free(struct session *session);
 /* Keepalive and deadlines, now and then; drops the connection where there is a reason. */
 void commands_watch(struct session *session);
-int session_lun_field(uint16_t lun);
+int session_lun_field(const struct session *session, uint16_t lun);
 /* A callback of libiscsi says that all was cancelled. */
 void commands_cancelled(struct session *session);

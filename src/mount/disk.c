@@ -273,16 +273,36 @@ bool disk_is_asked(const struct disk *disk)
 	return !disk->lost && probe_is_busy(disk->probe);
 }
 
-/* Something about it has changed: what, is asked, not guessed. */
-static void disk_attention(bool luns, void *data)
+static void disk_rest(void *data)
 {
 	struct disk *disk = data;
 
-	if (luns) {
+	loop_remove(&disk->rest);
+	if (disk->state != DISK_OPEN)
+		return; /* it is asked anyhow */
+	disk_give_up(disk,
+	    "it says again and again that it lost what was written: I/O fails until it has been "
+	    "asked who it is");
+	disk_answered(disk);
+}
+
+/* Something about it has changed: what, is asked, not guessed. */
+static void disk_attention(enum disk_attention what, void *data)
+{
+	struct disk *disk = data;
+
+	switch (what) {
+	case DISK_LUNS:
 		disk_doubt(disk);
 		target_luns_changed(disk->target);
-	} else {
+		break;
+	case DISK_CHANGED:
 		disk_recheck(disk);
+		break;
+	case DISK_RESTLESS: /* what waits is not to end inside an answer */
+		loop_remove(&disk->rest);
+		disk->rest = loop_timer(target_loop(disk->target), 0, disk_rest, disk);
+		break;
 	}
 }
 
@@ -331,6 +351,7 @@ void disk_close(struct disk *disk)
 {
 	disk->closed = true;
 	loop_remove(&disk->recheck);
+	loop_remove(&disk->rest);
 	session_forget_reset(target_session(disk->target), disk);
 	disk_give_up(disk, NULL);
 }
@@ -426,6 +447,7 @@ void disk_destroy(gpointer data)
 	struct disk *disk = data;
 
 	loop_remove(&disk->recheck);
+	loop_remove(&disk->rest);
 	block_free(disk->top);
 	nexus_free(disk->nexus);
 	probe_free(disk->probe);

@@ -133,7 +133,7 @@ static void metrics_of_targets(GString *text, const GPtrArray *targets)
 /* ---- LUNs ---- */
 
 /* The counters of one LUN, side by side with their names below. */
-enum { LUN_METRICS = 21 };
+enum { LUN_METRICS = 23 };
 struct lun_metric {
 	const char *name, *type, *help;
 };
@@ -161,6 +161,9 @@ static const struct lun_metric lun_metrics[LUN_METRICS] = {
     {"lun_writeout_failures_total", "counter", "Of those, commands that failed."},
     {"lun_throttled_writes_total", "counter",
         "Writes that were slowed down as the target did not keep up."},
+    {"lun_reserved", "gauge", "Another host keeps it reserved (1), or not as far as known (0)."},
+    {"lun_reservation_conflicts_total", "counter",
+        "Commands that ended with RESERVATION CONFLICT."},
 };
 
 static void lun_values(
@@ -174,7 +177,7 @@ static void lun_values(
 	    stats->retries, stats->errors, nexus_waiting(disk->nexus), disk_unstable_bytes(disk),
 	    cache->cached, cache->dirty, cache->hits, cache->misses, cache->fetched_ahead * page,
 	    cache->used_ahead * page, cache->window, cache->written_out, cache->failed,
-	    cache->throttled};
+	    cache->throttled, stats->reserved_since_us != 0, stats->conflicts};
 
 	G_STATIC_ASSERT(G_N_ELEMENTS(all) == LUN_METRICS);
 	memcpy(values, all, sizeof all);

@@ -128,6 +128,23 @@ static void text_line(GString *text, const char *indent, const char *words)
 	g_string_append_printf(text, "%s%s\n", indent, printable);
 }
 
+static void text_reserved(GString *text, const struct disk_stats *stats)
+{
+	g_autofree char *since = parts_time(stats->reserved_since_us);
+	g_autofree char *seen = parts_time(stats->reserved_seen_us);
+
+	if (stats->reserved_since_us != 0)
+		g_string_append_printf(text,
+		    "    reserved by another host%s: RESERVATION CONFLICT since %s, last %s, "
+		    "%" G_GUINT64_FORMAT " in all\n",
+		    stats->reserved_for_writing ? " (for writing)" : "", since, seen,
+		    stats->conflicts);
+	else if (stats->conflicts > 0)
+		g_string_append_printf(text,
+		    "    RESERVATION CONFLICT %" G_GUINT64_FORMAT " times; not reserved now\n",
+		    stats->conflicts);
+}
+
 static void text_trouble(GString *text, const struct disk *disk)
 {
 	uint64_t unstable = disk_unstable_bytes(disk);
@@ -138,6 +155,7 @@ static void text_trouble(GString *text, const struct disk *disk)
 	}
 	if (disk->trouble != NULL)
 		text_line(text, "    ", disk->trouble);
+	text_reserved(text, disk_stats(disk->scsi));
 	if (nexus_waiting(disk->nexus) > 0)
 		g_string_append_printf(text, "    %u command%s; none was done for %.1f s\n",
 		    nexus_waiting(disk->nexus),
@@ -244,8 +262,7 @@ static const char *auth_words(const char *proved)
 	return "None";
 }
 
-/* As 'iscsiadm -m session -P3' names it, where it is not the same everywhere; the rest is in the
- * JSON. */
+/* As 'iscsiadm -m session -P3' names it and in its order; then what it does not tell. */
 static void text_negotiated(GString *text, const struct target *target)
 {
 	static const char *const shown[][2] = {
@@ -258,6 +275,12 @@ static void text_negotiated(GString *text, const struct target *target)
 	    {"ImmediateData", NULL},
 	    {"InitialR2T", NULL},
 	    {"MaxOutstandingR2T", NULL},
+	    {"DefaultTime2Wait", NULL},
+	    {"DefaultTime2Retain", NULL},
+	    {"ErrorRecoveryLevel", NULL},
+	    {"MaxConnections", NULL},
+	    {"DataPDUInOrder", NULL},
+	    {"DataSequenceInOrder", NULL},
 	    {"TargetPortalGroupTag", "TPGT"},
 	    {"TargetAlias", NULL},
 	};

@@ -107,6 +107,20 @@ static void json_latency(GString *json, const struct disk_stats *stats)
 	json_close(json, "}, ");
 }
 
+static void json_reserved(GString *json, const struct disk_stats *stats)
+{
+	g_autofree char *since = parts_time(stats->reserved_since_us);
+	g_autofree char *seen = parts_time(stats->reserved_seen_us);
+
+	json_number(json, "reservation_conflicts", stats->conflicts);
+	json_string(json, "reserved",
+	    stats->reserved_since_us == 0 ? "no"
+	    : stats->reserved_for_writing ? "writing"
+	                                  : "all");
+	json_string(json, "reserved_since", since);
+	json_string(json, "reserved_seen", seen);
+}
+
 static void json_lun(GString *json, const struct status_view *view, const struct target *target,
     const struct lun_info *info)
 {
@@ -138,6 +152,7 @@ static void json_lun(GString *json, const struct status_view *view, const struct
 	json_number(json, "retries", stats->retries);
 	json_number(json, "errors", stats->errors);
 	json_latency(json, stats);
+	json_reserved(json, stats);
 	json_close(json, "}, ");
 }
 

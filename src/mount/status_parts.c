@@ -39,6 +39,18 @@ const struct cache_stats *parts_cache_stats(const struct disk *disk)
 	return disk != NULL && disk->cache != NULL ? cache_stats(disk->cache) : &none;
 }
 
+const char *parts_disk_trouble(const struct disk *disk)
+{
+	const struct disk_stats *stats = disk_stats(disk->scsi);
+
+	if (disk->trouble != NULL)
+		return disk->trouble;
+	if (stats->reserved_since_us == 0)
+		return "";
+	return stats->reserved_for_writing ? "reserved by another host for writing"
+	                                   : "reserved by another host";
+}
+
 bool parts_is_ready(const struct target *target)
 {
 	const struct session *session = target_session(target);

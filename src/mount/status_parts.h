@@ -15,6 +15,9 @@ const char *parts_reason(const struct target *target, const struct lun_info *inf
 const struct disk_stats *parts_disk_stats(const struct disk *disk);
 const struct cache_stats *parts_cache_stats(const struct disk *disk);
 
+/* Why it cannot be used, "" where it can: in a line, for who shows only one. */
+const char *parts_disk_trouble(const struct disk *disk);
+
 bool parts_is_ready(const struct target *target);
 const char *parts_address(const struct target *target);
 const char *parts_last_error(const struct target *target);

@@ -46,8 +46,7 @@ static void row_of_disk(
 	    number(n[4], stats->bytes_read), "bytes_written", number(n[5], stats->bytes_written),
 	    "dirty_bytes", number(n[6], cache->dirty), "cache_hits", number(n[7], cache->hits),
 	    "cache_misses", number(n[8], cache->misses), "read_latency", read_latency,
-	    "write_latency", write_latency, "trouble", disk->trouble != NULL ? disk->trouble : "",
-	    NULL);
+	    "write_latency", write_latency, "trouble", parts_disk_trouble(disk), NULL);
 }
 
 void status_rows(const struct status_view *view, struct control_client *client)

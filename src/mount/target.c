@@ -28,7 +28,8 @@
 /* A session that is taken away as soon as it stands, again and again, for replacement_timeout and
  * for so long at least, is of no use. */
 #define FLEETING_MIN_MS 60000u
-/* Between tries: of who could not be reached, and of who said no to us, which might lock us out. */
+/* Between tries: of who could not be reached, or takes no login now, and of who said no to us,
+ * which might lock us out. */
 #define RETRY_MIN_MS         500u
 #define RETRY_MAX_MS         10000u
 #define RETRY_REFUSED_MIN_MS 10000u
@@ -79,13 +80,13 @@ static void target_pause_over(void *data)
 
 static void target_failed(struct target *target, const char *text)
 {
-	bool refused = session_wants_secret(target->session);
+	bool refused = session_was_refused(target->session);
 	unsigned least = refused ? RETRY_REFUSED_MIN_MS : RETRY_MIN_MS;
 	unsigned most = refused ? RETRY_REFUSED_MAX_MS : RETRY_MAX_MS;
 	uint32_t jitter = 0;
 
 	target->state = TARGET_FAILED;
-	target->refused = refused;
+	target->wants_secret = session_wants_secret(target->session);
 	target_set_trouble(target, text);
 	target->pause_ms = CLAMP(target->pause_ms + target->pause_ms / 2, least, most);
 	/* not all of them in step */
@@ -196,6 +197,9 @@ static void target_session_event(
 		break;
 	case SESSION_FAILED:
 		target_failed(target, text);
+		break;
+	case SESSION_TOLD:
+		target_luns_ask(target);
 		break;
 	case SESSION_CLOSED:
 		target->state = TARGET_CLOSED_ALREADY;
@@ -370,7 +374,7 @@ const char *target_trouble(const struct target *target)
 
 bool target_wants_secret(const struct target *target)
 {
-	return target->refused;
+	return target->wants_secret;
 }
 
 bool target_is_settled(const struct target *target)

@@ -29,7 +29,7 @@ struct target {
 	char *trouble; /* or NULL */
 	int64_t born_ms;
 	bool settled, up;       /* the session stands */
-	bool refused;           /* for who we are */
+	bool wants_secret;      /* it said no to who we are */
 	bool verified;          /* each disk has had its verdict since the session stands */
 	uint64_t resent_before; /* the last outage */
 	bool reported;          /* that it is over */

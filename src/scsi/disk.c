@@ -446,6 +446,8 @@ struct block *disk_new(struct loop *loop, struct scsi_port *port, const struct l
 	disk->unmap = info->unmap_zeroes;
 	disk->patience_ms = PATIENCE_MS;
 	disk->tail = &disk->head;
+	if (info->reserved)
+		disk_note_conflict(disk, false);
 	io_ender_init(&disk->ender, loop);
 	disk->requests.size = sizeof(struct disk_request);
 	disk->parts.size = sizeof(struct disk_part) + PART_IOVS * sizeof(struct iovec);

@@ -54,7 +54,7 @@ struct disk_part {
 	uint64_t lba;
 	uint32_t blocks;
 	unsigned retries, pause_ms;
-	uint64_t epoch;        /* that of retries and give_up_ms */
+	uint64_t epoch; /* that of retries and give_up_ms; what it raised itself counts as it */
 	unsigned cache_change; /* SYNC: the disk's when it was sent */
 	int64_t due_ms, give_up_ms;
 	int64_t began_us; /* the port got it the first time */
@@ -71,8 +71,9 @@ struct disk {
 	bool gone;       /* GONE was told, and not BACK */
 	bool cache_ends; /* the cache is off now; a SYNCHRONIZE CACHE sent since, and done, shows
 	                    that it is empty */
-	unsigned cache_changes;                   /* how often that was found out */
-	void (*attention)(bool luns, void *data); /* see disk_on_attention() */
+	unsigned cache_changes; /* how often that was found out */
+	/* see disk_on_attention() */
+	void (*attention)(enum disk_attention what, void *data);
 	void *attention_data;
 	/* what this target takes, as learnt from what it rejected */
 	bool short_cdbs; /* READ, WRITE(10) */
@@ -89,6 +90,10 @@ struct disk {
 	 * (SAFETY.md 15). */
 	unsigned slow[PART_KINDS];
 	int64_t slow_ms[PART_KINDS]; /* when it did */
+
+	unsigned losses; /* LOSTs that answers raised in a row */
+	int64_t loss_ms; /* the last one */
+	bool deferred;   /* one of them by a deferred error: only a flush ends the row */
 
 	struct io_ender ender; /* of those that end without the port */
 
@@ -109,6 +114,9 @@ static inline struct disk *disk_of(struct block *block)
 bool request_is_stale(const struct disk_request *request);
 /* There may be a volatile cache, as far as anybody knows. */
 void disk_assume_cache(struct disk *disk);
+/* A command has ended with RESERVATION CONFLICT; or has succeeded. */
+void disk_note_conflict(struct disk *disk, bool writing);
+void disk_note_access(struct disk *disk, bool writing);
 /* A SYNCHRONIZE CACHE has succeeded: part. */
 void disk_cache_was_emptied(struct disk *disk, const struct disk_part *part);
 /* There is a volatile cache, and a command to empty it. */

@@ -46,12 +46,37 @@ void disk_changed(struct block *block)
 	block_raise(block, BLOCK_CHANGED);
 }
 
-void disk_on_attention(struct block *block, void (*fn)(bool luns, void *data), void *data)
+void disk_on_attention(
+    struct block *block, void (*fn)(enum disk_attention what, void *data), void *data)
 {
 	struct disk *disk = disk_of(block);
 
 	disk->attention = fn;
 	disk->attention_data = data;
+}
+
+/* ---- reserved ---- */
+
+void disk_note_conflict(struct disk *disk, bool writing)
+{
+	struct disk_stats *stats = &disk->stats;
+	bool first = stats->reserved_since_us == 0;
+
+	stats->conflicts++;
+	stats->reserved_seen_us = g_get_real_time();
+	if (first)
+		stats->reserved_since_us = stats->reserved_seen_us;
+	stats->reserved_for_writing = writing && (first || stats->reserved_for_writing);
+}
+
+void disk_note_access(struct disk *disk, bool writing)
+{
+	struct disk_stats *stats = &disk->stats;
+
+	if (stats->reserved_since_us == 0 || (stats->reserved_for_writing && !writing))
+		return;
+	stats->reserved_since_us = stats->reserved_seen_us = 0;
+	log_info_of(disk->name, "no other host keeps it reserved any more");
 }
 
 /* ---- the same? ---- */
@@ -141,10 +166,21 @@ static void disk_note_size(struct disk *disk, const struct lun_info *info)
 }
 
 enum disk_verdict disk_verify(
-    struct block *block, const struct lun_info *info, uint64_t reach, char *text, size_t size)
+    struct block *block, const struct lun_info *found, uint64_t reach, char *text, size_t size)
 {
 	struct disk *disk = disk_of(block);
+	struct lun_info answer = *found;
+	const struct lun_info *info = &answer;
 
+	if (answer.reserved) {
+		disk_note_conflict(disk, false);
+		/* Who waits for it is to be told of the conflict, and not to wait for its end. */
+		if (answer.blocks == 0) {
+			answer.fault[0] = '\0';
+			answer.blocks = disk->info.blocks;
+			answer.block_size = disk->info.block_size;
+		}
+	}
 	if (info->fault[0]) {
 		g_strlcpy(text, info->fault, size);
 		return DISK_ABSENT;

@@ -1,10 +1,10 @@
 /*
  * disk_part.c - one command of a disk: its CDB, and what follows from the answer.
  *
- * An answer is final, or the same command goes again: at once (unit attention, ABORTED COMMAND),
- * after a growing pause (BUSY, TASK SET FULL, becoming ready), or in another form (the target does
- * not know READ(16)). What was learnt from a rejection is kept in struct disk, and cdbs are built
- * from it each time.
+ * An answer is final, or the same command goes again: at once, and after growing pauses when that
+ * did not help (unit attention, ABORTED COMMAND), after growing pauses (BUSY, TASK SET FULL,
+ * becoming ready), or in another form (the target does not know READ(16)). What was learnt from a
+ * rejection is kept in struct disk, and cdbs are built from it each time.
  */
 #include "disk.h"
 
@@ -14,7 +14,8 @@
 #include "cdb.h"
 #include "lunfs/log.h"
 
-#define RETRIES_AT_ONCE  10u
+#define RETRIES_AT_ONCE  3u
+#define RETRIES_MAX      10u /* those with a pause included */
 #define FIRST_PAUSE_MS   10u
 #define LONGEST_PAUSE_MS 500u
 /* A cache takes its time to empty (SAFETY.md 15). */
@@ -23,6 +24,10 @@
 #define SLOW_MAX            3u      /* the time is doubled so often at most, */
 #define SLOW_SYNC_MAX       6u      /* that of a SYNCHRONIZE CACHE, */
 #define SLOW_MEMORY_MS      1800000 /* until so long after the last that took too long */
+/* At each loss what was not flushed is sent again: so often in a row, each so soon after the last.
+ */
+#define LOSSES_MAX     10u
+#define LOSS_MEMORY_MS 30000
 
 static struct disk *part_disk(const struct disk_part *part)
 {
@@ -143,6 +148,7 @@ void part_send(struct disk_part *part)
 	command->error = 0;
 	command->status = SAM_GOOD;
 	command->sense = (struct sense){0};
+	command->deferred = false;
 	command->received = 0;
 	scsi_execute(part_disk(part)->port, command);
 }
@@ -236,8 +242,45 @@ static void part_tell(struct disk_part *part, const char *outcome)
 		    part->lba, part->blocks, outcome);
 }
 
+static void disk_call(struct disk *disk, enum disk_attention what)
+{
+	if (disk->attention)
+		disk->attention(what, disk->attention_data);
+}
+
+/* An answer tells that writes may be lost. Its own part goes on counting its tries. */
+static void disk_hear_loss(struct disk *disk, struct disk_part *part)
+{
+	bool counts = part->epoch == disk->block.epoch;
+	int64_t now_ms = clock_ms();
+
+	if (now_ms - disk->loss_ms >= LOSS_MEMORY_MS)
+		disk->losses = 0;
+	disk->loss_ms = now_ms;
+	disk->losses++;
+	block_raise(&disk->block, BLOCK_LOST);
+	if (counts)
+		part->epoch = disk->block.epoch;
+	if (disk->losses < LOSSES_MAX)
+		return;
+	disk->losses = 0;
+	disk_call(disk, DISK_RESTLESS);
+}
+
+/* A command has succeeded: the row of losses is over. Behind a deferred error only a flush shows
+ * that what was written is there. */
+static void disk_hear_success(struct disk *disk, const struct disk_part *part)
+{
+	if (part->kind != PART_SYNC) /* which some answer whoever asks */
+		disk_note_access(disk, part->kind != PART_READ);
+	if (disk->deferred && part->kind != PART_SYNC)
+		return;
+	disk->losses = 0;
+	disk->deferred = false;
+}
+
 /* A unit attention tells of the LUN, not of the command that happened to fetch it. */
-static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
+static void disk_hear_attention(struct disk *disk, struct disk_part *part)
 {
 	const struct sense *sense = &part->command.sense;
 	char text[200];
@@ -246,7 +289,7 @@ static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
 	switch (sense->asc) {
 	case 0x29: /* POWER ON, RESET: SAFETY.md 1. The modes are as they were saved now. */
 		disk_assume_cache(disk);
-		block_raise(&disk->block, BLOCK_LOST);
+		disk_hear_loss(disk, part);
 		break;
 	case 0x2a:
 		if (sense_is_preempted(sense))
@@ -263,9 +306,27 @@ static void disk_hear_attention(struct disk *disk, const struct disk_part *part)
 	}
 	/* Reset (modes are as they were saved), CAPACITY DATA HAS CHANGED, MODE PARAMETERS CHANGED,
 	 * another INQUIRY, another medium. */
-	if (disk->attention &&
-	    (sense->asc == 0x29 || sense->asc == 0x2a || sense->asc == 0x3f || sense->asc == 0x28))
-		disk->attention(sense_is_of_luns(sense), disk->attention_data);
+	if (sense->asc == 0x29 || sense->asc == 0x2a || sense->asc == 0x3f || sense->asc == 0x28)
+		disk_call(disk, sense_is_of_luns(sense) ? DISK_LUNS : DISK_CHANGED);
+}
+
+/*
+ * What an earlier command was told GOOD of was not done, and the cache may hold less than it should
+ * (SPC-4, 4.5.7): as good as lost, all of it. Where there was said to be no cache nobody has kept
+ * it.
+ */
+static void disk_hear_deferred(struct disk *disk, struct disk_part *part)
+{
+	bool kept = disk_flushes(disk);
+	char text[200];
+
+	disk_tell(disk, "%s", sense_describe(&part->command, text, sizeof text));
+	if (!sense_tells_of_loss(&part->command))
+		return;
+	disk->deferred = true;
+	disk_hear_loss(disk, part);
+	if (!kept)
+		block_raise(&disk->block, BLOCK_FORGOTTEN);
 }
 
 /* The target does not know the command as it was sent. True: it goes again in a form that it may
@@ -343,7 +404,7 @@ static bool part_try_again(struct disk_part *part, enum sense_action action, int
 		return false;
 	}
 	if (part->kind != PART_READ && part->command.status == SAM_CHECK_CONDITION &&
-	    part->command.sense.key == SENSE_UNIT_ATTENTION &&
+	    part->command.sense.key == SENSE_UNIT_ATTENTION && !part->command.deferred &&
 	    sense_is_preempted(&part->command.sense)) {
 		*error = -EBADE;
 		return false;
@@ -358,10 +419,13 @@ static bool part_try_again(struct disk_part *part, enum sense_action action, int
 		part->give_up_ms = 0;
 	}
 	if (action == SENSE_RETRY) {
-		if (part->retries++ >= RETRIES_AT_ONCE)
+		if (part->retries >= RETRIES_MAX)
 			return false;
 		disk->stats.retries++;
-		part_send(part);
+		if (part->retries++ < RETRIES_AT_ONCE)
+			part_send(part);
+		else
+			part_pause(part);
 		return true;
 	}
 	now_ms = clock_ms();
@@ -408,11 +472,17 @@ static bool part_judge(struct disk_part *part, int *error)
 		return true;
 	}
 	action = sense_judge(command, error);
-	if (action == SENSE_OK)
+	if (action == SENSE_OK) {
+		disk_hear_success(disk, part);
 		return true;
-	if (command->status == SAM_RESERVATION_CONFLICT)
+	}
+	if (command->status == SAM_RESERVATION_CONFLICT) {
+		disk_note_conflict(disk, part->kind != PART_READ);
 		block_raise(&disk->block, BLOCK_FENCED);
-	if (command->status == SAM_CHECK_CONDITION) {
+	}
+	if (command->status == SAM_CHECK_CONDITION && command->deferred) {
+		disk_hear_deferred(disk, part);
+	} else if (command->status == SAM_CHECK_CONDITION) {
 		if (command->sense.key == SENSE_UNIT_ATTENTION)
 			disk_hear_attention(disk, part);
 		if (part_rejected(part, &ended)) {

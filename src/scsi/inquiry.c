@@ -12,6 +12,7 @@
 
 #define MIN_BLOCK_SIZE 512u
 #define MAX_BLOCK_SIZE 65536u
+#define WELL_KNOWN     0xc1 /* REPORT LUNS, ACCESS CONTROLS, ...: SAM-5, 4.7.7.5.1 */
 
 /* ASCII fields: blanks at both ends dropped, what is not printable becomes '_'. */
 static void text_read(char *text, size_t room, const uint8_t *data, size_t size)
@@ -274,14 +275,18 @@ static int lun_compare(const void *a, const void *b)
 	return *(const uint16_t *)a - *(const uint16_t *)b;
 }
 
-size_t luns_read(uint16_t *luns, size_t capacity, const uint8_t *data, size_t size)
+size_t luns_read(
+    uint16_t *luns, size_t capacity, const uint8_t *data, size_t size, unsigned *others)
 {
 	size_t count = 0, unique = 0;
 
+	*others = 0;
 	size = MIN(size, luns_size(data, size));
 	for (size_t at = 8; at + 8 <= size && count < capacity; at += 8)
 		if (lun_read(&luns[count], data + at))
 			count++;
+		else if (data[at] != WELL_KNOWN)
+			++*others;
 	if (count > 0)
 		qsort(luns, count, sizeof luns[0], lun_compare);
 	for (size_t i = 0; i < count; i++)

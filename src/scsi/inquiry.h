@@ -35,5 +35,9 @@ bool mode_read_10(struct lun_info *info, const uint8_t *data, size_t size);
 
 /* The bytes that a whole REPORT LUNS answer would take, of one that may have been cut. */
 size_t luns_size(const uint8_t *data, size_t size);
-/* Fills luns, of at most capacity, sorted, each once. Well-known and nested units are left out. */
-size_t luns_read(uint16_t *luns, size_t capacity, const uint8_t *data, size_t size);
+/*
+ * Fills luns, of at most capacity, sorted, each once. Well-known units are left out; so are nested
+ * ones, and those whose number is beyond 16383: these are counted in *others.
+ */
+size_t luns_read(
+    uint16_t *luns, size_t capacity, const uint8_t *data, size_t size, unsigned *others);

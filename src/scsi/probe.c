@@ -17,12 +17,14 @@
 
 #include "cdb.h"
 #include "inquiry.h"
+#include "lunfs/log.h"
 #include "probe.h"
 
 #define MAX_LANES       32
 #define MAX_LUNS        16384u
 #define FIRST_LUNS      512u
-#define RETRIES_AT_ONCE 10u
+#define RETRIES_AT_ONCE 3u
+#define RETRIES_MAX     10u /* those with a pause included */
 #define PAUSE_MS        100u
 #define MAX_PAUSES      30u /* 3 s for each LUN */
 
@@ -40,7 +42,8 @@ struct probe {
 	bool *absent; /* of luns */
 	bool timed_out;
 	void (*heard)(const struct probe_news *news, void *data); /* or NULL */
-	char error[300];
+	char error[300],
+	    refusal[250]; /* the latter: of the last LUN that did not tell what it is */
 	struct lane lanes[MAX_LANES];
 };
 
@@ -63,6 +66,7 @@ static void lane_send(struct lane *lane)
 	command->timed_out = false;
 	command->status = SAM_GOOD;
 	command->sense = (struct sense){0};
+	command->deferred = false;
 	command->received = 0;
 	scsi_execute(lane->probe->port, command);
 }
@@ -88,12 +92,18 @@ static bool lane_take(struct lane *lane)
 	lane->pauses = lane->retries = 0;
 	lane->absent = lane->by_write_same = lane->zeroes = lane->has_mode = false;
 	memset(lane->has, 0, sizeof lane->has);
+	lane->refusal[0] = '\0';
 	return true;
 }
 
 static void lane_leave(struct lane *lane)
 {
-	lane->probe->absent[lane->info - lane->probe->luns] = lane->absent;
+	struct probe *probe = lane->probe;
+
+	probe->absent[lane->info - probe->luns] = lane->absent;
+	if (lane->refusal[0])
+		g_snprintf(probe->refusal, sizeof probe->refusal,
+		    "LUN %u does not say what it is: %s", lane->info->lun, lane->refusal);
 }
 
 /* Asks what the current step or the next that applies asks; takes another LUN at the end; false:
@@ -123,7 +133,9 @@ static void probe_finish(struct probe *probe)
 	for (unsigned i = 0; i < probe->count; i++)
 		if (!probe->absent[i])
 			probe->luns[count++] = probe->luns[i];
-	if (!probe->error[0] && count == 0 && probe->lun >= 0)
+	if (!probe->error[0] && count == 0 && probe->refusal[0] && !probe->none)
+		g_strlcpy(probe->error, probe->refusal, sizeof probe->error);
+	else if (!probe->error[0] && count == 0 && probe->lun >= 0)
 		g_snprintf(probe->error, sizeof probe->error, "there is no LUN %d at this target",
 		    probe->lun);
 	else if (!probe->error[0] && count == 0 && !probe->none)
@@ -186,11 +198,30 @@ static bool probe_begin(struct probe *probe, const uint16_t *luns, size_t count)
 	return lane_go(first);
 }
 
+/* It is asked again and again: a list without a change is told of in the debug log alone. */
+static void probe_note_others(struct probe *probe, unsigned others)
+{
+	const char *many = others == 1 ? "is" : "are";
+
+	if (others == 0)
+		return;
+	g_snprintf(probe->refusal, sizeof probe->refusal,
+	    "%u of the target's LUNs %s left out: numbers beyond 16383, and units behind units, "
+	    "cannot be addressed",
+	    others, many);
+	if (probe->list)
+		log_debug("%s", probe->refusal);
+	else
+		log_warning("%s", probe->refusal);
+}
+
 static bool report_luns_answered(struct lane *lane, const uint8_t *data, size_t size)
 {
 	struct probe *probe = lane->probe;
 	size_t wanted = MIN(luns_size(data, size), (MAX_LUNS + 1) * 8);
 	g_autofree uint16_t *luns = NULL;
+	unsigned others;
+	size_t count;
 
 	if (wanted > lane->iov.iov_len) { /* at most once more for each size up to the largest */
 		probe_report_luns(
@@ -205,7 +236,9 @@ static bool report_luns_answered(struct lane *lane, const uint8_t *data, size_t 
 		return false;
 	}
 	luns = g_new(uint16_t, MAX_LUNS);
-	return probe_begin(probe, luns, luns_read(luns, MAX_LUNS, data, size));
+	count = luns_read(luns, MAX_LUNS, data, size, &others);
+	probe_note_others(probe, others);
+	return probe_begin(probe, luns, count);
 }
 
 static bool report_luns_refused(struct lane *lane)
@@ -261,22 +294,29 @@ static void lane_resume(void *data)
 	lane_send(lane);
 }
 
-static void lane_hear_attention(struct lane *lane)
+/* An answer tells of the LUN, not of the question. */
+static void lane_hear(struct lane *lane)
 {
 	const struct scsi_command *command = &lane->command;
 	const struct sense *sense = &command->sense;
 	struct probe *probe = lane->probe;
 
-	if (command->status != SAM_CHECK_CONDITION || sense->key != SENSE_UNIT_ATTENTION)
+	struct probe_news news = {.lun = command->lun};
+
+	if (command->status == SAM_RESERVATION_CONFLICT) {
+		news.preempted = true;
+	} else if (sense_tells_of_loss(command)) {
+		news.reset = true;
+	} else if (command->status == SAM_CHECK_CONDITION && !command->deferred &&
+	           sense->key == SENSE_UNIT_ATTENTION) {
+		news.reset = sense->asc == 0x29;
+		news.preempted = sense_is_preempted(sense);
+		news.medium = sense->asc == 0x28;
+		news.changed = sense->asc == 0x2a || sense->asc == 0x3f;
+		news.luns = sense_is_of_luns(sense);
+	} else {
 		return;
-	const struct probe_news news = {
-	    .lun = command->lun,
-	    .reset = sense->asc == 0x29,
-	    .preempted = sense_is_preempted(sense),
-	    .medium = sense->asc == 0x28,
-	    .changed = sense->asc == 0x2a || sense->asc == 0x3f,
-	    .luns = sense_is_of_luns(sense),
-	};
+	}
 	if (probe->heard)
 		probe->heard(&news, probe->data);
 }
@@ -284,12 +324,14 @@ static void lane_hear_attention(struct lane *lane)
 /* True: the command went, or will go, once more. */
 static bool lane_try_again(struct lane *lane, enum sense_action action)
 {
-	lane_hear_attention(lane);
-	if (action == SENSE_RETRY && lane->retries++ < RETRIES_AT_ONCE) {
+	bool soon = action == SENSE_RETRY && lane->retries++ < RETRIES_MAX;
+
+	lane_hear(lane);
+	if (soon && lane->retries <= RETRIES_AT_ONCE) {
 		lane_send(lane);
 		return true;
 	}
-	if (action == SENSE_RETRY_LATER && lane->pauses++ < MAX_PAUSES) {
+	if (soon || (action == SENSE_RETRY_LATER && lane->pauses++ < MAX_PAUSES)) {
 		lane->pause = loop_timer(lane->probe->loop, PAUSE_MS, lane_resume, lane);
 		return true;
 	}

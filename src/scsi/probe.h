@@ -37,6 +37,7 @@ struct lane {
 	bool by_write_same; /* LBPWS */
 	bool zeroes;        /* LBPME and LBPRZ */
 	bool has_mode;      /* MODE SENSE has answered */
+	char refusal[200];  /* why it is left out, where it does not say that it is not there */
 };
 
 /* In the order in which they are asked. */

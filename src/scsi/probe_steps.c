@@ -72,11 +72,9 @@ static void inquiry_answered(struct lane *lane, const uint8_t *data, size_t size
 
 static void inquiry_refused(struct lane *lane)
 {
-	char text[200];
-
+	sense_describe(&lane->command, lane->refusal, sizeof lane->refusal);
 	lane->absent = true;
-	log_debug("LUN %u: left out: %s", lane->info->lun,
-	    sense_describe(&lane->command, text, sizeof text));
+	log_debug("LUN %u: left out: %s", lane->info->lun, lane->refusal);
 }
 
 static void page_ask(struct lane *lane, uint8_t page, uint16_t size)
@@ -164,10 +162,22 @@ static void ready_ask(struct lane *lane)
 	cdb_test_unit_ready(&lane->command);
 }
 
+/* Another host has the LUN to itself: INQUIRY and READ CAPACITY are answered all the same (SPC-4,
+ * 5.13.1), and so it is shown; its reads and writes end with EBADE. */
+static bool lane_is_reserved(struct lane *lane)
+{
+	bool conflict = lane->command.status == SAM_RESERVATION_CONFLICT;
+
+	lane->info->reserved |= conflict;
+	return conflict;
+}
+
 static void ready_refused(struct lane *lane)
 {
 	int error;
 
+	if (lane_is_reserved(lane))
+		return;
 	sense_judge(&lane->command, &error);
 	lane_fault(lane, error == -ENOMEDIUM ? "no medium" : "not ready");
 }
@@ -189,12 +199,19 @@ static void capacity_16_answered(struct lane *lane, const uint8_t *data, size_t 
 	lane->info->unmap_zeroes = lane->zeroes && lane->by_write_same;
 }
 
+static void capacity_refused(struct lane *lane)
+{
+	lane_fault(lane, lane_is_reserved(lane)
+	                     ? "another host has reserved it, and its capacity is not known"
+	                     : "its capacity is not known");
+}
+
 static void capacity_16_refused(struct lane *lane)
 {
 	const struct scsi_command *command = &lane->command;
 
 	if (command->status != SAM_CHECK_CONDITION || command->sense.key != SENSE_ILLEGAL_REQUEST)
-		lane_fault(lane, "its capacity is not known");
+		capacity_refused(lane);
 }
 
 static bool capacity_10_applies(const struct lane *lane)
@@ -211,11 +228,6 @@ static void capacity_10_ask(struct lane *lane)
 static void capacity_10_answered(struct lane *lane, const uint8_t *data, size_t size)
 {
 	capacity_read_10(lane->info, data, size);
-}
-
-static void capacity_10_refused(struct lane *lane)
-{
-	lane_fault(lane, "its capacity is not known");
 }
 
 static bool mode_applies(const struct lane *lane)
@@ -260,7 +272,7 @@ const struct step probe_steps[] = {
     {provisioning_applies, provisioning_ask, provisioning_answered, NULL},
     {lane_is_block, ready_ask, NULL, ready_refused},
     {capacity_16_applies, capacity_16_ask, capacity_16_answered, capacity_16_refused},
-    {capacity_10_applies, capacity_10_ask, capacity_10_answered, capacity_10_refused},
+    {capacity_10_applies, capacity_10_ask, capacity_10_answered, capacity_refused},
     {mode_applies, mode_6_caching_ask, mode_6_answered, NULL},
     {mode_applies, mode_10_caching_ask, mode_10_answered, NULL},
     {mode_applies, mode_6_all_ask, mode_6_answered, NULL},

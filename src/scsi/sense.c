@@ -32,9 +32,16 @@ static const struct words asc_words[] = {
     {ASC(0x04, 0x0a), "logical unit not accessible, asymmetric access state transition"},
     {ASC(0x04, 0x0b), "logical unit not accessible, target port in standby state"},
     {ASC(0x04, 0x0c), "logical unit not accessible, target port in unavailable state"},
+    {ASC(0x04, 0x14), "logical unit not ready, space allocation in progress"},
+    {ASC(0x04, 0x1a), "logical unit not ready, start stop unit command in progress"},
+    {ASC(0x04, 0x1b), "logical unit not ready, sanitize in progress"},
+    {ASC(0x04, 0x1d), "logical unit not ready, configuration in progress"},
     {ASC(0x0c, 0x00), "write error"},
+    {ASC(0x0c, 0x0c), "write error, unexpected unsolicited data"},
+    {ASC(0x0c, 0x0d), "write error, not enough unsolicited data"},
     {ASC(0x10, 0x01), "logical block guard check failed"},
     {ASC(0x11, 0x00), "unrecovered read error"},
+    {ASC(0x11, 0x13), "read error, failed retransmission request"},
     {ASC(0x27, 0x07), "space allocation failed write protect"},
     {ASC(0x28, 0x00), "not ready to ready change, medium may have changed"},
     {ASC(0x29, 0x07), "I_T nexus loss occurred"},
@@ -42,7 +49,11 @@ static const struct words asc_words[] = {
     {ASC(0x2f, 0x00), "commands cleared by another initiator"},
     {ASC(0x3f, 0x0e), "reported LUNs data has changed"},
     {ASC(0x47, 0x00), "SCSI parity error"},
+    {ASC(0x47, 0x01), "data phase CRC error detected"},
+    {ASC(0x47, 0x03), "information unit iuCRC error detected"},
+    {ASC(0x47, 0x05), "protocol service CRC error"},
     {ASC(0x4b, 0x00), "data phase error"},
+    {ASC(0x4e, 0x00), "overlapped commands attempted"},
     {ASC(0x53, 0x02), "medium removal prevented"},
     {ASC(0x55, 0x03), "insufficient resources"},
 };
@@ -90,12 +101,13 @@ const char *scsi_opcode_name(uint8_t opcode)
 	return name ? name : "SCSI command";
 }
 
-/* NOT READY that passes by itself (SPC-4, ASC 04h) */
+/* NOT READY that passes by itself (SPC-4, ASC 04h): something is in progress, or about to be. */
 static bool sense_is_becoming_ready(const struct sense *sense)
 {
-	return sense->asc == 0x04 &&
-	       (sense->ascq == 0x01 || (sense->ascq >= 0x04 && sense->ascq <= 0x0a) ||
-	           sense->ascq == 0x14);
+	static const uint8_t passing[] = {
+	    0x01, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x14, 0x1a, 0x1b, 0x1d, 0x24};
+
+	return sense->asc == 0x04 && memchr(passing, sense->ascq, sizeof passing) != NULL;
 }
 
 static int sense_illegal_request_errno(const struct scsi_command *command)
@@ -120,6 +132,8 @@ static enum sense_action sense_judge_check_condition(const struct scsi_command *
 	const struct sense *sense = &command->sense;
 
 	*error = -EIO;
+	if (command->deferred) /* whatever it says: this command was not executed */
+		return SENSE_RETRY;
 	switch (sense->key) {
 	case SENSE_RECOVERED_ERROR:
 		*error = 0;
@@ -191,7 +205,10 @@ static void words_soften(char *text, bool lower)
 
 static void sense_key_words(uint8_t key, char *text, size_t size)
 {
-	const char *words = key == SENSE_MEDIUM_ERROR ? "MEDIUM ERROR" : scsi_sense_key_str(key);
+	/* the library's are others than SPC-4's */
+	const char *words = key == SENSE_MEDIUM_ERROR      ? "MEDIUM ERROR"
+	                    : key == SENSE_ABORTED_COMMAND ? "ABORTED COMMAND"
+	                                                   : scsi_sense_key_str(key);
 
 	g_strlcpy(text, words ? words : "sense key", size);
 	words_soften(text, false);
@@ -222,12 +239,15 @@ const char *sense_describe(const struct scsi_command *command, char *buffer, siz
 		name = number;
 	}
 	if (command->error) {
-		g_snprintf(buffer, size, "%s: no answer (%s)", name, g_strerror(-command->error));
+		g_snprintf(buffer, size, "%s: no answer (%s)", name,
+		    command->error == -ESTALE ? "the session was lost"
+		                              : g_strerror(-command->error));
 	} else if (command->status == SAM_CHECK_CONDITION) {
 		sense_key_words(command->sense.key, key, sizeof key);
 		sense_asc_words(&command->sense, asc, sizeof asc);
-		g_snprintf(buffer, size, "%s: %s (%X), %s (%02Xh/%02Xh)", name, key,
-		    command->sense.key, asc, command->sense.asc, command->sense.ascq);
+		g_snprintf(buffer, size, "%s: %s%s (%X), %s (%02Xh/%02Xh)", name,
+		    command->deferred ? "of an earlier command: " : "", key, command->sense.key,
+		    asc, command->sense.asc, command->sense.ascq);
 	} else {
 		g_snprintf(buffer, size, "%s: %s (%02Xh)", name, status ? status : "status",
 		    command->status);

@@ -192,10 +192,10 @@ static struct pair pair_new(const char *options)
 	struct stage *stage = pair.scene.stage;
 
 	script_target_add_lun(pair.other, 1, SIZE, 512);
-	/* the last that discovery tells of comes first, and its way the I/O of both goes */
-	script_target_add_neighbour(pair.other, pair.scene.script);
+	/* the first that discovery tells of comes first, and its way the I/O of both goes */
+	script_target_add_neighbour(pair.scene.script, pair.other);
 	scene_mount_as(&pair.scene, 0,
-	    text(stage, "iscsi://127.0.0.1:%u", script_target_port(pair.other)), options);
+	    text(stage, "iscsi://127.0.0.1:%u", script_target_port(pair.scene.script)), options);
 	pair.file[0] = text(stage, "%s/%s/lun1.img", pair.scene.mnt, SCENE_IQN);
 	pair.file[1] = text(stage, "%s/%s/lun1.img", pair.scene.mnt, OTHER_IQN);
 	return pair;

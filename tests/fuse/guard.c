@@ -17,6 +17,7 @@
 #define SIZE        MIB(4)
 #define WRONG_BYTES 254
 #define BROKE       "the target broke the protocol: "
+#define MISSING     "the target said GOOD, but data is missing"
 
 /* A target with LUN 1, which holds a pattern, mounted. */
 static struct scene guarded_mount(const struct script_parameters *parameters)
@@ -109,6 +110,16 @@ OUTLASTS(a_READ_outlasts_an_R2T_for_it, SCRIPT_READ, SCRIPT_R2T_WITH_READ,
     BROKE "R2T for a command that writes nothing", NULL)
 OUTLASTS(a_READ_outlasts_a_failure_of_the_target, SCRIPT_READ, SCRIPT_RESPONSE_CODE,
     "iSCSI response code 01h", NULL)
+OUTLASTS(a_READ_outlasts_a_gap_in_DataSN, SCRIPT_READ, SCRIPT_DATASN_GAP,
+    BROKE "Data-In with DataSN", NULL)
+OUTLASTS(a_READ_outlasts_GOOD_without_data, SCRIPT_READ, SCRIPT_NO_DATA, MISSING, NULL)
+OUTLASTS(a_READ_outlasts_GOOD_with_data_that_is_missing, SCRIPT_READ, SCRIPT_MISSING_SEGMENT,
+    MISSING, &(struct script_parameters){.separate_status = true})
+OUTLASTS(a_READ_outlasts_a_residual, SCRIPT_READ, SCRIPT_UNDERFLOW, MISSING, NULL)
+OUTLASTS(a_READ_outlasts_a_PDU_of_an_unknown_kind, SCRIPT_READ, SCRIPT_UNKNOWN_OPCODE,
+    BROKE "a PDU of an unknown kind (opcode 3Bh)", NULL)
+OUTLASTS(a_READ_outlasts_a_Reject, SCRIPT_READ, SCRIPT_REJECT,
+    "the target rejected a request: invalid PDU field (09h)", NULL)
 
 /* ---- a WRITE ---- */
 
@@ -192,6 +203,7 @@ Test(safety_13, a_target_that_is_right_is_believed_with_header_digests, .timeout
 
 	scene.tgt = tgt_start(scene.stage);
 	tgt_add_target(scene.tgt, 1, SCENE_IQN);
+	tgt_set(scene.tgt, "--mode target --op update --tid 1 --name HeaderDigest --value CRC32C");
 	scene.backing = tgt_add_lun(scene.tgt, 1, .lun = 1, .size = SIZE);
 	scene.mnt = must_mount_lunfs(scene.stage,
 	    text(scene.stage, "iscsi://127.0.0.1:%u/" SCENE_IQN, scene.tgt->port),

@@ -820,7 +820,7 @@ static void must_not_be_sent_again(struct scene *scene, int fd, unsigned first)
 	struct script_record record;
 
 	/* one that was on its way when the fence came does not count as the report */
-	cr_assert(fsync(fd) == -1 && errno == EIO, "fsync after a loss: %s\n%s", strerror(errno),
+	cr_assert(fsync(fd) == -1 && errno == EBADE, "fsync after a loss: %s\n%s", strerror(errno),
 	    scene_said(scene));
 	if (fsync(fd) != 0)
 		must_fsync(scene, fd);

@@ -1,12 +1,12 @@
 /*
- * edit.c - the edits of a script (target.h).
+ * edit.c - the edits of a script (target.h); those of text are in edit_text.c.
  *
  * One record for each PDU: a byte that names the edit, with its highest bit for "and another one on
  * this PDU", and the edit's arguments. What the script lacks at its end reads as 0. Padding and
  * digest are made last, and right, unless the record says otherwise: a header that libiscsi throws
  * away at once would hide what lies behind it.
  */
-#include "edit.h"
+#include "edit_internal.h"
 
 #include <string.h>
 #include <sys/socket.h>
@@ -17,24 +17,14 @@
 #define ANOTHER     0x80
 #define OUTBOX_MOST (4u << 20)
 
-struct draft {
-	struct outbox *outbox;
-	struct script *script;
-	GByteArray *pdu;
-	bool digest;
-	bool bad_digest, no_padding, dropped, holds;
-	uint32_t declared; /* a data length that is told instead of the true one, less 1; 0: none */
-	unsigned copies, cut; /* cut: bytes that are sent, plus 1 */
-};
-
 /* ---- reading the script ---- */
 
-static uint8_t script_byte(struct script *script)
+uint8_t script_byte(struct script *script)
 {
 	return script->at < script->end ? *script->at++ : 0;
 }
 
-static uint16_t script_word(struct script *script)
+uint16_t script_word(struct script *script)
 {
 	uint16_t high = script_byte(script);
 
@@ -69,6 +59,7 @@ void script_heard(struct script *script, const uint8_t *request)
 void script_clear(struct script *script)
 {
 	g_clear_pointer(&script->held, g_byte_array_unref);
+	g_clear_pointer(&script->rest, g_byte_array_unref);
 }
 
 /* ---- the way out ---- */
@@ -239,7 +230,7 @@ static void edit_trouble(struct draft *draft)
 
 /* ---- edits of data ---- */
 
-static void draft_set_length(struct draft *draft)
+void draft_set_length(struct draft *draft)
 {
 	uint8_t *field = draft->pdu->data + 4;
 
@@ -504,13 +495,28 @@ static void (*const edits[])(struct draft *draft) = {
     edit_insert_r2t,
     edit_scatter,
     edit_login_status,
+    edit_continue,
+    edit_stay,
+    edit_offer,
+    edit_forms,
+    edit_value,
+    edit_redirect,
+    edit_reflect,
 };
+
+/* What a correct target may do as well. */
+static bool edit_is_lawful(void (*edit)(struct draft *draft))
+{
+	return edit == edit_pass || edit == edit_continue || edit == edit_stay ||
+	       edit == edit_offer || edit == edit_forms;
+}
 
 static void draft_edit(struct draft *draft)
 {
 	struct script *script = draft->script;
 	uint8_t which;
 
+	script->keeps_open = false;
 	if (script->passes > 0) {
 		script->passes--;
 		return;
@@ -519,8 +525,9 @@ static void draft_edit(struct draft *draft)
 		if (script->at == script->end)
 			return;
 		which = script_byte(script);
-		script->edited |= (which & 0x7f) % G_N_ELEMENTS(edits) != 0;
-		edits[(which & 0x7f) % G_N_ELEMENTS(edits)](draft);
+		void (*edit)(struct draft *) = edits[(which & 0x7f) % G_N_ELEMENTS(edits)];
+		script->edited |= !edit_is_lawful(edit);
+		edit(draft);
 	} while (which & ANOTHER);
 }
 

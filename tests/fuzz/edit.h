@@ -15,6 +15,11 @@ struct script {
 	unsigned passes;      /* PDUs that go as they are */
 	bool edited;          /* something was changed */
 	GByteArray *held;     /* a PDU that waits for the next */
+	GByteArray *rest;     /* of a text that goes on in the next answer */
+	bool keeps_open;      /* the PDU was to end a stage of the login, and does not */
+	unsigned stays;       /* how often that was so without a reason */
+	unsigned redirects;   /* how often it sent lunfs elsewhere */
+	char proof[64];       /* the initiator's CHAP_R */
 	uint32_t itt, length; /* of the last request */
 	uint32_t ttt, statsn; /* of the last answer */
 };

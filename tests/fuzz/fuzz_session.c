@@ -7,6 +7,7 @@
  *   - each request is done exactly once, and nothing is left;
  *   - it ends, within the time that lunfs gives its targets, and lunfs does not spin meanwhile;
  *   - no memory and no descriptor is lost, none is used that is not ours (the sanitizers);
+ *   - a target that is to prove itself, and did not, is not believed;
  *   - a target that is correct is served without an error.
  */
 #include <errno.h>
@@ -24,8 +25,9 @@
 #define MAX_LOSSES 2u
 #define SPIN_TURNS 3000u
 #define MAX_TURNS  30000u
-/* A probe may pause for 3 s a LUN, a flush may take 120 s, a write may be told BUSY for 30 s. */
-#define PATIENCE_US INT64_C(1200000000)
+/* A probe may pause for 3 s a LUN, a flush may take 120 s, a write may be told BUSY for 30 s; and a
+ * target may want us back in 3600 s only, at each loss (Time2Wait). */
+#define PATIENCE_US (INT64_C(1000000) * (1200 + MAX_LOSSES * 3600))
 #define MAX_IOVS    4
 #define PATIENCE_MS 1000u /* replacement_timeout */
 #define ROUNDS      2u
@@ -224,6 +226,12 @@ static void app_probed(const struct lun_info *luns, unsigned count, const char *
 		app.finished = app.no_disk = true;
 }
 
+static void app_check_proof(void)
+{
+	if (app.login.username_in != NULL && !target_has_proved())
+		fail("a target that did not prove itself was believed");
+}
+
 static void app_session_event(
     struct session *session, enum session_event event, const char *text, void *data)
 {
@@ -232,6 +240,7 @@ static void app_session_event(
 	switch (event) {
 	case SESSION_UP:
 		app.up = true;
+		app_check_proof();
 		probe_free(app.probe);
 		app.probe = probe_start(session_port(app.session), app.loop,
 		    app.behaviour & BEHAVIOUR_LIST ? -1 : 0, app_probed, NULL);
@@ -240,6 +249,7 @@ static void app_session_event(
 		app.up = false;
 		if (text == NULL || text[0] == '\0')
 			fail("a loss has no words");
+		log_info("the session is lost: %s", text);
 		if (++app.losses >= MAX_LOSSES)
 			app.finished = true;
 		if (app.disk == NULL)
@@ -250,6 +260,7 @@ static void app_session_event(
 	case SESSION_FAILED:
 		if (text == NULL || text[0] == '\0')
 			fail("a failure has no words");
+		log_info("the login failed: %s", text);
 		app.finished = app.no_disk = true;
 		break;
 	case SESSION_CLOSED:
@@ -268,6 +279,8 @@ static void app_discovered(GPtrArray *targets, const char *error, void *data)
 	if ((targets == NULL) == (error == NULL))
 		fail("a discovery has neither an answer nor an error, or both");
 	app.done_errors += error != NULL;
+	if (error == NULL)
+		app_check_proof();
 	if (error != NULL)
 		log_info("discovery: %s", error);
 	app.finished = true;

@@ -21,7 +21,9 @@
 #define MAX_WRITES      32u
 #define SEGMENT         (256u << 10)
 #define PATTERN         (256u * 512)
-#define CHAP_ID         7u
+#define CHAP_ID         7
+#define LOGIN_MOST      8192u /* bytes of a Login Request's text (RFC 7143, 13.12) */
+#define REDIRECTS_MOST  12u
 
 /* A WRITE whose data is not all here. */
 struct write {
@@ -38,7 +40,8 @@ static struct {
 	GByteArray *in;
 	struct outbox outbox;
 	bool full_feature, raw_sent, digest, refused;
-	unsigned chap_step;
+	bool heard_proof, proved; /* of CHAP: the initiator's; its own was sent */
+	GHashTable *heard;        /* names of the keys of a login */
 	uint32_t statsn, expcmdsn;
 	struct write writes[MAX_WRITES];
 } target = {.fd = -1};
@@ -69,6 +72,11 @@ static bool target_is_raw(void)
 bool target_was_correct(void)
 {
 	return !target.script.edited && !target_is_raw();
+}
+
+bool target_has_proved(void)
+{
+	return target.proved;
 }
 
 bool target_is_over(void)
@@ -123,13 +131,32 @@ static const char *text_find(const GByteArray *text, const char *key)
 	return NULL;
 }
 
+/* No discovery has them. */
+static bool target_does_digests(void)
+{
+	return (target.behaviour & BEHAVIOUR_HEADER_DIGEST) &&
+	       !(target.behaviour & BEHAVIOUR_DISCOVERY);
+}
+
+static bool target_has_small_bursts(void)
+{
+	unsigned how = target.shape & SHAPE_NEGOTIATION;
+
+	return how == SMALL_BURSTS || how == SMALL_SEGMENTS;
+}
+
+/* MaxBurstLength, bytes. */
+static uint32_t target_burst(void)
+{
+	return target_has_small_bursts() ? 1024 : SEGMENT;
+}
+
 static void text_add_operational(GByteArray *text)
 {
 	unsigned how = target.shape & SHAPE_NEGOTIATION;
-	bool small = how == SMALL_BURSTS || how == SMALL_SEGMENTS;
+	bool small = target_has_small_bursts();
 
-	text_add(
-	    text, "HeaderDigest", target.behaviour & BEHAVIOUR_HEADER_DIGEST ? "CRC32C" : "None");
+	text_add(text, "HeaderDigest", target_does_digests() ? "CRC32C" : "None");
 	text_add(text, "DataDigest", "None");
 	text_add(
 	    text, "InitialR2T", how == SMALL_BURSTS || how == NO_IMMEDIATE_DATA ? "Yes" : "No");
@@ -163,48 +190,107 @@ static void text_add_proof(GByteArray *text, const GByteArray *request)
 	proof = g_strdup_printf("0x%s", g_checksum_get_string(md5));
 	text_add(text, "CHAP_N", CHAP_USER_IN);
 	text_add(text, "CHAP_R", proof);
+	target.proved = true;
 }
 
 /* Answers the security stage; true: it is over. */
 static bool text_add_security(GByteArray *text, const GByteArray *request)
 {
-	if (!(target.behaviour & BEHAVIOUR_CHAP)) {
-		text_add(text, "AuthMethod", "None");
-		return true;
-	}
-	if (text_find(request, "CHAP_R") != NULL) {
-		text_add_proof(text, request);
-		return true;
-	}
+	bool chap = target.behaviour & BEHAVIOUR_CHAP;
+	const char *proof = text_find(request, "CHAP_R");
+
+	if (text_find(request, "AuthMethod") != NULL)
+		text_add(text, "AuthMethod", chap ? "CHAP" : "None");
 	if (text_find(request, "CHAP_A") != NULL) {
 		text_add(text, "CHAP_A", "5");
 		text_add(text, "CHAP_I", G_STRINGIFY(CHAP_ID));
 		text_add(text, "CHAP_C", "0x00112233445566778899aabbccddeeff");
-	} else {
-		text_add(text, "AuthMethod", "CHAP");
 	}
-	return false;
+	if (proof != NULL) {
+		target.heard_proof = true;
+		g_strlcpy(target.script.proof, proof, sizeof target.script.proof);
+		text_add_proof(text, request);
+	}
+	return !chap || target.heard_proof;
+}
+
+/* What holds for each Login Request, whatever lunfs was told. */
+static void check_login_request(const uint8_t *request, const GByteArray *text)
+{
+	const char *wrong = NULL;
+
+	if (!(request[1] & 0x80) && (request[1] & 0x03))
+		wrong = "has a next stage without T";
+	if (request[1] & 0x40)
+		wrong = "is not whole";
+	if (text->len > LOGIN_MOST)
+		wrong = "is too long";
+	if (target.script.rest != NULL && text->len != 0 && target_was_correct())
+		wrong = "says something while the target has not said all";
+	for (guint at = 0; at < text->len;) {
+		g_autofree char *name = g_strndup((char *)text->data + at, text->len - at);
+
+		at += (guint)strlen(name) + 1;
+		if (strchr(name, '=') == NULL)
+			wrong = "has text that is no pair";
+		else
+			*strchr(name, '=') = '\0';
+		if (!g_hash_table_add(target.heard, g_steal_pointer(&name)))
+			wrong = "says a key twice";
+	}
+	if (wrong == NULL)
+		return;
+	fprintf(stderr, "fuzz: a Login Request %s\n", wrong);
+	abort();
+}
+
+/* True: the answer goes on where it was cut. */
+static bool answer_goes_on(const uint8_t *request)
+{
+	g_autoptr(GByteArray) rest = g_steal_pointer(&target.script.rest);
+	uint8_t header[PDU_HEADER];
+
+	if (rest == NULL)
+		return false;
+	memcpy(header, rest->data, PDU_HEADER);
+	memcpy(header + 16, request + 16, 4); /* ITT */
+	target_send(header, rest->data + PDU_HEADER, rest->len - PDU_HEADER, true);
+	return true;
+}
+
+/* The last answer of the login has left. */
+static void target_ends_login(void)
+{
+	target.full_feature = true;
+	target.digest = target_does_digests();
 }
 
 static void answer_login(const uint8_t *request, const GByteArray *keys)
 {
 	g_autoptr(GByteArray) text = g_byte_array_new();
 	uint8_t header[PDU_HEADER], stage = request[1] >> 2 & 3;
-	bool transit = true;
+	bool transit = request[1] & 0x80;
 
+	check_login_request(request, keys);
+	if (target.script.rest != NULL) {
+		bool last = (target.script.rest->data[1] & 0x8c) == 0x84;
+
+		answer_goes_on(request);
+		if (last && !target.script.keeps_open)
+			target_ends_login();
+		return;
+	}
 	response_init(header, 0x23, request);
 	if (stage == 0)
-		transit = text_add_security(text, keys);
-	else
+		transit &= text_add_security(text, keys);
+	else if (text_find(keys, "DataDigest") != NULL)
 		text_add_operational(text);
-	header[1] = (uint8_t)(stage << 2 | (transit ? 0x80 : 0) | (transit ? (stage ? 3 : 1) : 0));
+	header[1] = (uint8_t)(stage << 2 | (transit ? 0x80 | (request[1] & 3) : 0));
 	memcpy(header + 8, request + 8, 6); /* ISID */
 	header[15] = stage && transit;      /* TSIH */
 	target_send(header, text->data, text->len, true);
-	if (stage == 0 || !transit)
-		return;
-	target.full_feature = true;
-	target.digest = target.behaviour & BEHAVIOUR_HEADER_DIGEST;
+	if (stage != 0 && transit && !target.script.keeps_open)
+		target_ends_login();
 }
 
 /* ---- text, NOP, logout, task management ---- */
@@ -217,6 +303,8 @@ static void answer_text(const uint8_t *request)
 	                              "TargetName=iqn.2026-01.org.lunfs:other";
 	uint8_t header[PDU_HEADER];
 
+	if (answer_goes_on(request))
+		return;
 	response_init(header, 0x24, request);
 	memset(header + 20, 0xff, 4);
 	target_send(header, targets, sizeof targets, true);
@@ -249,16 +337,16 @@ static void answer_status(const uint8_t *request, uint8_t status, uint8_t key, u
 /* What there is, and a residual where that is less than was asked for. */
 static void answer_data(const uint8_t *request, const uint8_t *data, size_t length)
 {
-	uint32_t wanted = get_be32(request + 20);
+	uint32_t wanted = get_be32(request + 20), burst = target_burst();
 	uint8_t header[PDU_HEADER];
 
 	for (size_t at = 0, part; at < length || at == 0; at += part) {
-		part = MIN(MIN(length, wanted) - at, SEGMENT);
+		part = MIN(MIN(length, wanted) - at, burst);
 		bool last = part == MIN(length, wanted) - at;
 		response_init(header, 0x25, request);
-		header[1] = last ? 0x81 : 0;
+		header[1] = last ? 0x81 : 0x80; /* each PDU is a burst */
 		memset(header + 20, 0xff, 4);
-		put_be32(header + 36, (uint32_t)(at / SEGMENT)); /* DataSN */
+		put_be32(header + 36, (uint32_t)(at / burst)); /* DataSN */
 		put_be32(header + 40, (uint32_t)at);
 		if (last && length < wanted) {
 			header[1] |= 0x02;
@@ -294,7 +382,7 @@ static void write_go_on(struct write *write, const uint8_t *request)
 	put_be32(header + 20, (uint32_t)(write - target.writes) + 1); /* TTT */
 	put_be32(header + 36, write->r2tsn++);
 	put_be32(header + 40, write->received);
-	put_be32(header + 44, MIN(write->length - write->received, SEGMENT));
+	put_be32(header + 44, MIN(write->length - write->received, target_burst()));
 	target_send(header, NULL, 0, false);
 }
 
@@ -501,13 +589,18 @@ static int64_t target_waits_us(void)
 
 static bool target_accept(int fd)
 {
-	if (target.connections++ >= MAX_CONNECTIONS) {
+	unsigned most = MAX_CONNECTIONS + MIN(target.script.redirects, REDIRECTS_MOST);
+
+	if (target.connections++ >= most) {
 		target.refused = true;
 		return false;
 	}
 	target_hang_up(); /* one session at a time */
 	target.fd = fd;
 	target.full_feature = target.raw_sent = target.digest = false;
+	target.heard_proof = target.proved = false;
+	g_hash_table_remove_all(target.heard);
+	g_clear_pointer(&target.script.rest, g_byte_array_unref);
 	target.statsn = 1;
 	memset(target.writes, 0, sizeof target.writes);
 	return true;
@@ -525,6 +618,7 @@ void target_start(const uint8_t *input, size_t size)
 	target.refused = false;
 	if (target.in == NULL) {
 		target.in = g_byte_array_new();
+		target.heard = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 		outbox_init(&target.outbox);
 	}
 }

@@ -55,6 +55,8 @@ void target_end(void);
 bool target_is_over(void);
 /* It has not yet differed from a correct one. */
 bool target_was_correct(void);
+/* It has answered the challenge of this connection (mutual CHAP). */
+bool target_has_proved(void);
 uint32_t target_block_size(void);
 /* What the disk holds from an offset in bytes on, TARGET_MOST bytes at most. */
 const uint8_t *target_bytes(uint64_t offset);

@@ -19,7 +19,7 @@ struct bench {
 	struct lun_info info;
 	struct nexus *nexus; /* in between, where a test wants one */
 	struct block *disk;
-	unsigned lost, changed, gone, back, resized, fenced, attentions;
+	unsigned lost, changed, gone, back, resized, fenced, forgotten, attentions, restless;
 	unsigned waiting;
 };
 
@@ -43,12 +43,15 @@ static inline void bench_event(struct block *block, enum block_event event, void
 	bench->back += event == BLOCK_BACK;
 	bench->resized += event == BLOCK_RESIZED;
 	bench->fenced += event == BLOCK_FENCED;
+	bench->forgotten += event == BLOCK_FORGOTTEN;
 }
 
-static inline void bench_attention(bool luns, void *data)
+static inline void bench_attention(enum disk_attention what, void *data)
 {
-	(void)luns;
-	((struct bench *)data)->attentions++;
+	struct bench *bench = data;
+
+	bench->attentions += what != DISK_RESTLESS;
+	bench->restless += what == DISK_RESTLESS;
 }
 
 static inline void bench_expired(void *data)

@@ -2,10 +2,11 @@
  * guard_bench.h - a guard between the two ends of a socketpair.
  *
  * The target is the test, at one end; libiscsi is the test too, at the other, and reads as it does:
- * a header, then the data; or in pieces of any size. Three commands are outstanding.
+ * a header, then the data; or in pieces of any size. Four commands are outstanding.
  */
 #pragma once
 
+#include "../../src/iscsi/digest.h"
 #include "../../src/iscsi/guard.h"
 
 #include <criterion/criterion.h>
@@ -24,6 +25,7 @@
 enum {
 	NOP_IN = 0x20,
 	SCSI_RESPONSE = 0x21,
+	TASK_RESPONSE = 0x22,
 	LOGIN_RESPONSE = 0x23,
 	TEXT_RESPONSE = 0x24,
 	DATA_IN = 0x25,
@@ -32,9 +34,12 @@ enum {
 	ASYNC = 0x32,
 	REJECT = 0x3f,
 };
-enum { READ_ITT = 7, WRITE_ITT = 8, PLAIN_ITT = 9, NO_ITT = 10 };
-#define READ_LENGTH  4096u
-#define WRITE_LENGTH 8192u
+/* The first wants all of its data, INQUIRY takes what comes. */
+enum { READ_ITT = 7, WRITE_ITT = 8, PLAIN_ITT = 9, NO_ITT = 10, INQUIRY_ITT = 11 };
+#define READ_LENGTH    4096u
+#define WRITE_LENGTH   8192u
+#define INQUIRY_LENGTH 255u
+#define BROKE          "the target broke the protocol: "
 
 struct ends {
 	struct guard *guard;
@@ -42,9 +47,10 @@ struct ends {
 	bool digest;
 };
 
-static inline struct ends ends_new(bool digest)
+/* The login is going on. */
+static inline struct ends ends_connected(void)
 {
-	struct ends ends = {.digest = digest};
+	struct ends ends = {0};
 	int pair[2], room = 4 << 20;
 
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
@@ -52,12 +58,28 @@ static inline struct ends ends_new(bool digest)
 	ends.target = pair[1];
 	setsockopt(ends.target, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	ends.guard = guard_new(ends.user);
-	guard_begin(ends.guard, digest);
 	guard_watch(ends.guard);
-	guard_expect(ends.guard, READ_ITT, SCSI_DATA_IN, READ_LENGTH);
-	guard_expect(ends.guard, WRITE_ITT, SCSI_DATA_OUT, WRITE_LENGTH);
-	guard_expect(ends.guard, PLAIN_ITT, SCSI_NO_DATA, 0);
 	return ends;
+}
+
+/* It is over. */
+static inline struct ends ends_logged_in(struct guard_session session)
+{
+	struct ends ends = ends_connected();
+
+	guard_begin(ends.guard, &session);
+	ends.digest = session.header_digest;
+	guard_expect(ends.guard, READ_ITT, SCSI_DATA_IN, READ_LENGTH, true);
+	guard_expect(ends.guard, WRITE_ITT, SCSI_DATA_OUT, WRITE_LENGTH, true);
+	guard_expect(ends.guard, PLAIN_ITT, SCSI_NO_DATA, 0, false);
+	guard_expect(ends.guard, INQUIRY_ITT, SCSI_DATA_IN, INQUIRY_LENGTH, false);
+	return ends;
+}
+
+/* It is over, and nothing is known of it. */
+static inline struct ends ends_new(bool digest)
+{
+	return ends_logged_in((struct guard_session){.header_digest = digest});
 }
 
 static inline void ends_free(struct ends *ends)
@@ -69,9 +91,13 @@ static inline void ends_free(struct ends *ends)
 
 /* What differs from a PDU that is right. */
 struct pdu {
-	uint8_t opcode, flags, byte2, ahs;
-	uint32_t itt, data, offset, wanted;
+	uint8_t opcode, flags, byte2, status, ahs, event;
+	uint32_t itt, ttt, data, statsn, exp_cmdsn, max_cmdsn, sn, offset;
+	uint32_t wanted; /* or the residual */
+	uint64_t lun;
+	uint16_t parameter2, parameter3;
 	uint32_t declared; /* in place of data; 0: data is declared */
+	bool damaged;      /* the digest is wrong */
 };
 
 static inline void pdu_append(GByteArray *bytes, const struct pdu *pdu, bool digest)
@@ -87,11 +113,27 @@ static inline void pdu_append(GByteArray *bytes, const struct pdu *pdu, bool dig
 	header[0] = pdu->opcode;
 	header[1] = pdu->flags;
 	header[2] = pdu->byte2;
+	header[3] = pdu->status;
 	put_be32(header + 4, length);
 	header[4] = pdu->ahs;
+	put_be64(header + 8, pdu->lun);
 	put_be32(header + 16, pdu->itt);
+	put_be32(header + 20, pdu->ttt);
+	put_be32(header + 24, pdu->statsn);
+	put_be32(header + 28, pdu->exp_cmdsn);
+	put_be32(header + 32, pdu->max_cmdsn);
+	put_be32(header + 36, pdu->sn);
 	put_be32(header + 40, pdu->offset);
 	put_be32(header + 44, pdu->wanted);
+	if (pdu->event)
+		header[36] = pdu->event;
+	if (pdu->parameter2 || pdu->parameter3) {
+		put_be16(header + 40, pdu->parameter2);
+		put_be16(header + 42, pdu->parameter3);
+	}
+	if (digest)
+		digest_put(header);
+	header[HEADER - 1] ^= pdu->damaged;
 }
 
 static inline void must_send(const struct ends *ends, const GByteArray *bytes)

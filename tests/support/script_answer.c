@@ -51,11 +51,30 @@ static void spoil_header(const struct script_task *task, uint8_t *header, int pl
 	}
 }
 
+/* What a PDU cannot be any more goes out as bytes. */
+static void emit_broken(struct script_task *task, const uint8_t *header, const uint8_t *data,
+    uint32_t length, bool half)
+{
+	static const uint8_t zeros[4];
+	g_autoptr(GByteArray) bytes = g_byte_array_sized_new(BHS_SIZE + length + 8);
+	uint8_t digest[4];
+
+	traffic_note(task->connection, false, header, data, length);
+	g_byte_array_append(bytes, header, BHS_SIZE);
+	digest_of(header, BHS_SIZE, digest);
+	if (task->connection->digest_on)
+		g_byte_array_append(bytes, digest, sizeof(digest));
+	if (length) {
+		g_byte_array_append(bytes, data, length);
+		g_byte_array_append(bytes, zeros, -length & 3);
+	}
+	connection_send_bytes(
+	    task->connection, bytes->data, half ? bytes->len / 2 : bytes->len, half);
+}
+
 static void emit(
     struct script_task *task, uint8_t *header, const uint8_t *data, uint32_t length, int place)
 {
-	static const uint8_t zeros[4];
-	g_autoptr(GByteArray) bytes = g_byte_array_sized_new(BHS_SIZE + length + 3);
 	enum script_spoil spoil = task->rule.spoil;
 	bool bare = (spoil == SCRIPT_BAD_AHS || spoil == SCRIPT_LONG_SEGMENT) && (place & FIRST);
 	bool half = spoil == SCRIPT_TRUNCATED && (place & LAST_DATA);
@@ -63,13 +82,10 @@ static void emit(
 	header[5] = (uint8_t)(length >> 16);
 	put_be16(header + 6, (uint16_t)length);
 	spoil_header(task, header, place);
-	g_byte_array_append(bytes, header, BHS_SIZE);
-	if (!bare && length) {
-		g_byte_array_append(bytes, data, length);
-		g_byte_array_append(bytes, zeros, -length & 3);
-	}
-	connection_send_bytes(
-	    task->connection, bytes->data, half ? bytes->len / 2 : bytes->len, half);
+	if (bare || half)
+		emit_broken(task, header, data, bare ? 0 : length, half);
+	else
+		connection_put(task->connection, header, data, length);
 }
 
 /* ---- what is left ---- */

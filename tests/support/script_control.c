@@ -55,6 +55,17 @@ void script_target_add_address(struct script_target *target, const char *address
 	script_end(target);
 }
 
+void script_target_list(struct script_target *target, const void *text, size_t length)
+{
+	script_begin(target);
+	g_clear_pointer(&target->listed, g_byte_array_unref);
+	if (text) {
+		target->listed = g_byte_array_new();
+		g_byte_array_append(target->listed, text, (guint)length);
+	}
+	script_end(target);
+}
+
 void script_target_add_neighbour(
     struct script_target *target, const struct script_target *neighbour)
 {
@@ -156,6 +167,25 @@ void script_target_login_rule(struct script_target *target, struct script_login_
 	rule.times = rule.times ? rule.times : UINT32_MAX;
 	script_begin(target);
 	g_array_append_val(target->login_rules, rule);
+	script_end(target);
+}
+
+void script_target_login_steps(
+    struct script_target *target, const struct script_login_step *steps, unsigned count)
+{
+	script_begin(target);
+	g_array_set_size(target->steps, 0);
+	if (count)
+		g_array_append_vals(target->steps, steps, count);
+	script_end(target);
+}
+
+void script_target_chap(struct script_target *target, const struct script_chap *chap)
+{
+	script_begin(target);
+	target->wants_chap = chap != NULL;
+	if (chap)
+		target->chap = *chap;
 	script_end(target);
 }
 

@@ -1,10 +1,12 @@
 /*
  * script_internal.h - what the rooms of the scripted target share.
  *
- *   script_target.c   the thread, connections, power       script_login.c  logins, text, discovery
- *   script_control.c  what tests set and ask               script_task.c   commands and their data
- *   script_wire.c     PDUs in and out                      script_answer.c how commands end
- *   script_disk.c     what the disks hold and do
+ *   script_target.c   the thread, connections, power       script_login.c  logins
+ *   script_control.c  what tests set and ask               script_keys.c   what their keys say
+ *   script_wire.c     PDUs in and out                      script_chap.c   their proofs
+ *   script_traffic.c  what passed, and hooks into it       script_text.c   text, discovery
+ *   script_task.c     commands and their data              script_answer.c how commands end
+ *   script_digest.c   CRC32C                               script_disk.c   what disks hold and do
  *
  * The target's thread holds the lock but while it polls; a command of the test takes it, changes
  * what there is, and wakes the thread. Connections are freed by the thread alone, sessions with the
@@ -13,6 +15,7 @@
 #pragma once
 
 #include "support/script_target.h"
+#include "support/script_traffic.h"
 
 #include <glib.h>
 #include <poll.h>
@@ -63,11 +66,20 @@ struct script_session {
 	bool aborted; /* a task was: Data-Out for an unknown one is no fault */
 };
 
+/* An answer in several PDUs; text: NULL where none is under way. */
+struct script_parts {
+	GByteArray *text;
+	guint sent;
+	uint32_t cut, ttt, itt;
+	bool stay; /* of a login: T=0 at its end, too */
+};
+
 enum script_stage { STAGE_SECURITY = 0, STAGE_OPERATIONAL = 1, STAGE_FULL = 3 };
 
 struct script_connection {
 	struct script_target *target;
 	struct script_connection *next;
+	unsigned index; /* in the order of accept() */
 	int fd;
 	bool dead;     /* to be freed by the thread */
 	bool silent;   /* neither read nor written any more */
@@ -76,6 +88,7 @@ struct script_connection {
 	bool recorded; /* a login PDU came */
 	bool began;    /* its keys were whole */
 	bool again;    /* the PDU is to be parsed once more, after the pause */
+	bool noted;    /* it was recorded already */
 	bool declared; /* our keys went out */
 	bool told_tag;
 	int64_t paused_until; /* nothing is parsed before */
@@ -89,9 +102,17 @@ struct script_connection {
 	uint8_t isid[6];
 	bool discovery;
 	uint32_t statsn, expected_cmdsn;
+	uint32_t max_cmdsn; /* as told by answers of the login */
+	uint8_t padding;    /* what fills PDUs up */
+	unsigned answers;   /* of this login, up to now */
+	struct script_parts parts;
+	struct chap_state *chap; /* NULL: nothing was proved yet */
+	bool proved;
 	/* negotiated */
 	uint32_t send_segment, first_burst, max_burst;
-	bool initial_r2t, immediate_data;
+	bool initial_r2t, immediate_data, digest;
+	bool digest_on; /* in force: the login is over */
+	bool spoil_digest;
 };
 
 struct script_leaving {
@@ -170,6 +191,13 @@ struct script_target {
 	char complaint[160];
 	bool rebooted, untold;
 	GHashTable *seen; /* nexuses that logged in since the reboot */
+	GArray *traffic;  /* of struct script_traffic, its data owned */
+	struct script_hooks hooks;
+	GArray *steps; /* of struct script_login_step */
+	struct script_chap chap;
+	bool wants_chap;
+	unsigned accepted;  /* connections */
+	GByteArray *listed; /* what SendTargets is answered with; NULL: what there is */
 };
 
 /* ---- script_target.c ---- */
@@ -193,9 +221,10 @@ struct script_pdu {
 /* A header with final bit, ITT, ExpCmdSN and MaxCmdSN; StatSN where it has one of its own. */
 void header_fill(struct script_connection *connection, uint8_t *header, uint8_t opcode,
     uint32_t itt, bool takes_statsn);
-/* Queues it with data, padded. */
+/* Queues it with data, padded; the latter takes header and data, and puts the lengths right. */
 void connection_put(
     struct script_connection *connection, const uint8_t *header, const void *data, uint32_t length);
+void connection_put_pdu(struct script_connection *connection, GByteArray *pdu, bool past_hooks);
 void connection_send_bytes(
     struct script_connection *connection, const void *bytes, size_t length, bool last);
 void connection_send_last(struct script_connection *connection);
@@ -205,8 +234,44 @@ bool connection_write(struct script_connection *connection);
 /* Takes the whole PDUs that came. */
 void connection_parse(struct script_connection *connection);
 
+/* ---- script_traffic.c ---- */
+void traffic_note(struct script_connection *connection, bool to_target, const uint8_t *header,
+    const uint8_t *data, uint32_t length);
+void traffic_free(GArray *traffic);
+/* True where a hook dealt with it. */
+bool hook_came(struct script_connection *connection, const struct script_pdu *pdu);
+/* False where it is not to leave. */
+bool hook_leaves(struct script_connection *connection, GByteArray *pdu);
+
+/* ---- script_digest.c ---- */
+/* CRC32C as it stands on the wire (RFC 7143, 13.1). */
+void digest_of(const uint8_t *bytes, size_t length, uint8_t digest[4]);
+
+/* ---- script_keys.c ---- */
+void put_key(GString *keys, const char *key, const char *value);
+void put_number(GString *keys, const char *key, unsigned value);
+/* The value; NULL: it is not there. */
+const char *find_key(const GString *keys, const char *wanted);
+bool offers(const char *list, const char *wanted);
+/* "A=1&B=2" and a NUL for each. */
+void put_list(GString *keys, const char *list);
+void answer_keys(struct script_connection *connection, const GString *keys, GString *answer);
+
+/* ---- script_chap.c ---- */
+enum chap_outcome { CHAP_GOES_ON, CHAP_DONE, CHAP_REFUSED };
+/* What the security stage says next. */
+enum chap_outcome chap_answer(
+    struct script_connection *connection, const GString *keys, GString *answer);
+void chap_free(struct chap_state *state);
+
 /* ---- script_login.c ---- */
 void login_take(struct script_connection *connection, const struct script_pdu *pdu);
+
+/* ---- script_text.c ---- */
+/* The next part of a text in PDUs of at most cut bytes; whole: at a key's end, where that can be.
+ * */
+guint parts_next(const struct script_parts *parts, bool whole);
+void parts_end(struct script_parts *parts);
 void text_take(struct script_connection *connection, const struct script_pdu *pdu);
 
 /* ---- script_task.c ---- */

@@ -1,8 +1,9 @@
 /*
- * script_login.c - logins and text of the scripted target (RFC 7143, 6 and 13).
+ * script_login.c - logins of the scripted target (RFC 7143, 6).
  *
- * A login passes the security stage, where it needs no proof, and the operational one, or goes
- * straight to the latter. A connection belongs to no session before its last answer.
+ * A login passes the security stage and the operational one, or goes straight to the latter where
+ * no proof is wanted. A connection belongs to no session before its last answer. An answer follows
+ * its step (script_traffic.h); while parts of it wait, connection->parts holds them.
  */
 #include "support/script_internal.h"
 
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define REFUSE_MISC      0x0200 /* initiator error */
 #define REFUSE_AUTH      0x0201
 #define REFUSE_NOT_FOUND 0x0203
 #define REFUSE_MISSING   0x0207
@@ -24,144 +26,42 @@ static struct script_login *attempt_of(struct script_connection *connection)
 
 /* ---- answers ---- */
 
-static void login_send(struct script_connection *connection, const struct script_pdu *pdu,
-    uint8_t flags, uint16_t status, const GString *keys)
+static const struct script_login_step *step_of(const struct script_connection *connection)
 {
+	static const struct script_login_step as_usual;
+	const GArray *steps = connection->target->steps;
+
+	if (connection->answers >= steps->len)
+		return &as_usual;
+	return &g_array_index(steps, struct script_login_step, connection->answers);
+}
+
+static void login_send(struct script_connection *connection, const struct script_pdu *pdu,
+    uint8_t flags, uint16_t status, const void *text, size_t length)
+{
+	const struct script_login_step *step = step_of(connection);
 	uint8_t answer[BHS_SIZE];
 
+	connection->padding = step->padding;
 	header_fill(connection, answer, OP_LOGIN_RESPONSE, get_be32(pdu->header + 16), true);
 	answer[1] = flags;
+	answer[2] = step->version_max;
+	answer[3] = step->version_active;
+	if (step->max_cmdsn_offset)
+		put_be32(answer + 32, get_be32(pdu->header + 24) + *step->max_cmdsn_offset);
 	memcpy(answer + 8, pdu->header + 8, 6);
 	put_be16(answer + 14, attempt_of(connection)->tsih);
 	put_be16(answer + 36, status);
-	connection_put(connection, answer, keys ? keys->str : NULL, keys ? (uint32_t)keys->len : 0);
+	connection_put(connection, answer, text, (uint32_t)length);
 	attempt_of(connection)->status = status;
 }
 
 static void login_refuse(struct script_connection *connection, const struct script_pdu *pdu,
     uint16_t status, const GString *keys)
 {
-	login_send(connection, pdu, 0, status, keys);
+	login_send(connection, pdu, 0, status, keys ? keys->str : NULL, keys ? keys->len : 0);
 	connection_send_last(connection);
 	connection->paused_until = DUE_NEVER;
-}
-
-static void put_key(GString *keys, const char *key, const char *value)
-{
-	g_string_append_printf(keys, "%s=%s", key, value);
-	g_string_append_c(keys, '\0');
-}
-
-static void put_number(GString *keys, const char *key, unsigned value)
-{
-	g_autofree char *text = g_strdup_printf("%u", value);
-
-	put_key(keys, key, text);
-}
-
-/* ---- keys ---- */
-
-static const char *find_key(const GString *keys, const char *wanted)
-{
-	size_t length = strlen(wanted);
-
-	for (size_t at = 0; at < keys->len; at += strlen(keys->str + at) + 1)
-		if (strncmp(keys->str + at, wanted, length) == 0 && keys->str[at + length] == '=')
-			return keys->str + at + length + 1;
-	return NULL;
-}
-
-static bool offers(const char *list, const char *wanted)
-{
-	g_auto(GStrv) words = g_strsplit(list, ",", -1);
-
-	return g_strv_contains((const char *const *)words, wanted);
-}
-
-/* The smaller of both, which is what most numbers end with. */
-static uint32_t put_minimum(GString *answer, const char *key, const char *value, uint32_t ours)
-{
-	uint32_t agreed = (uint32_t)MIN(strtoul(value, NULL, 0), ours);
-
-	put_number(answer, key, agreed);
-	return agreed;
-}
-
-static bool put_bool(GString *answer, const char *key, bool agreed)
-{
-	put_key(answer, key, agreed ? "Yes" : "No");
-	return agreed;
-}
-
-static bool is_declaration(const char *key)
-{
-	static const char *const declared[] = {"InitiatorName", "InitiatorAlias", "TargetName",
-	    "SessionType", "AuthMethod", "TaskReporting", NULL};
-
-	return g_strv_contains(declared, key);
-}
-
-static void answer_burst_key(
-    struct script_connection *connection, const char *key, const char *value, GString *answer)
-{
-	const struct script_parameters *ours = &connection->target->parameters;
-	bool yes = strcmp(value, "Yes") == 0;
-
-	if (strcmp(key, "InitialR2T") == 0)
-		connection->initial_r2t = put_bool(answer, key, yes || ours->initial_r2t);
-	else if (strcmp(key, "ImmediateData") == 0)
-		connection->immediate_data = put_bool(answer, key, yes && !ours->no_immediate_data);
-	else if (strcmp(key, "MaxBurstLength") == 0)
-		connection->max_burst = put_minimum(answer, key, value, ours->max_burst);
-	else if (strcmp(key, "FirstBurstLength") == 0)
-		connection->first_burst = put_minimum(answer, key, value, ours->first_burst);
-	else if (strcmp(key, "MaxOutstandingR2T") == 0 || strcmp(key, "MaxConnections") == 0)
-		put_minimum(answer, key, value, 1);
-	else if (strcmp(key, "DataPDUInOrder") == 0 || strcmp(key, "DataSequenceInOrder") == 0)
-		put_bool(answer, key, true);
-	else if (strcmp(key, "IFMarker") == 0 || strcmp(key, "OFMarker") == 0)
-		put_bool(answer, key, false);
-	else
-		put_key(answer, key, "NotUnderstood");
-}
-
-static void answer_key(
-    struct script_connection *connection, const char *key, const char *value, GString *answer)
-{
-	const struct script_parameters *ours = &connection->target->parameters;
-
-	if (is_declaration(key))
-		return;
-	if (strcmp(key, "HeaderDigest") == 0 || strcmp(key, "DataDigest") == 0)
-		put_key(answer, key, offers(value, "None") ? "None" : "Reject");
-	else if (strcmp(key, "MaxRecvDataSegmentLength") == 0)
-		connection->send_segment = (uint32_t)CLAMP(strtoul(value, NULL, 0), 512, 16777215);
-	else if (strcmp(key, "DefaultTime2Wait") == 0)
-		put_number(answer, key, (unsigned)MAX(strtoul(value, NULL, 0), ours->time2wait));
-	else if (strcmp(key, "DefaultTime2Retain") == 0 || strcmp(key, "ErrorRecoveryLevel") == 0)
-		put_minimum(answer, key, value, 0);
-	else
-		answer_burst_key(connection, key, value, answer);
-}
-
-static void answer_keys(struct script_connection *connection, const GString *keys, GString *answer)
-{
-	for (size_t at = 0; at < keys->len; at += strlen(keys->str + at) + 1) {
-		g_autofree char *key = g_strdup(keys->str + at);
-		char *value = strchr(key, '=');
-
-		if (!value)
-			continue;
-		*value++ = '\0';
-		answer_key(connection, key, value, answer);
-	}
-	if (connection->stage == STAGE_OPERATIONAL && !connection->declared) {
-		connection->declared = true;
-		put_number(answer, "MaxRecvDataSegmentLength",
-		    connection->target->parameters.receive_segment);
-		if (connection->target->parameters.alias[0])
-			put_key(answer, "TargetAlias", connection->target->parameters.alias);
-	}
 }
 
 /* ---- who it is ---- */
@@ -186,6 +86,7 @@ static void login_record(struct script_connection *connection, const struct scri
 
 	connection->recorded = true;
 	connection->expected_cmdsn = get_be32(pdu->header + 24);
+	connection->max_cmdsn = connection->expected_cmdsn - 1;
 	memcpy(connection->isid, pdu->header + 8, 6);
 	memcpy(login.isid, pdu->header + 8, 6);
 	address_of(connection->fd, login.address, sizeof(login.address));
@@ -333,6 +234,7 @@ static void login_end(struct script_connection *connection)
 	session->tag = attempt_of(connection)->tag;
 	session->discovery = connection->discovery;
 	session->expected_cmdsn = connection->expected_cmdsn;
+	session->max_cmdsn = connection->max_cmdsn;
 	session->attentions = g_array_new(FALSE, FALSE, sizeof(struct script_attention));
 	if (!session->discovery)
 		session_reinstate(connection, session);
@@ -349,13 +251,86 @@ static void login_end(struct script_connection *connection)
 
 /* ---- login ---- */
 
+/* The next part of an answer, and what it ends with. */
+static void login_send_part(struct script_connection *connection, const struct script_pdu *pdu)
+{
+	struct script_parts *parts = &connection->parts;
+	uint8_t flags = pdu->header[1] & 0x0c;
+	guint length = parts_next(parts, false);
+	bool last = parts->sent + length == parts->text->len;
+	bool transit = last && !parts->stay && (pdu->header[1] & 0x80);
+
+	if (!last)
+		flags |= 0x40;
+	if (transit)
+		flags = pdu->header[1] & 0x8f;
+	if (transit && (flags & 3) == STAGE_FULL)
+		login_end(connection);
+	login_send(connection, pdu, flags, 0, parts->text->data + parts->sent, length);
+	parts->sent += length;
+	connection->digest_on = connection->digest && connection->stage == STAGE_FULL;
+	if (last) {
+		parts_end(parts);
+		connection->answers++;
+		connection->padding = 0;
+	}
+	if (connection->stage == STAGE_FULL && connection->hang_up)
+		connection_send_last(connection);
+}
+
+static void login_answer(
+    struct script_connection *connection, const struct script_pdu *pdu, GString *keys)
+{
+	const struct script_login_step *step = step_of(connection);
+
+	if (step->keys) {
+		g_string_truncate(keys, 0);
+		put_list(keys, step->keys);
+	}
+	if (step->more)
+		put_list(keys, step->more);
+	if (step->statsn)
+		connection->statsn = *step->statsn;
+	if (step->status) {
+		login_refuse(connection, pdu, step->status, keys);
+		return;
+	}
+	connection->parts =
+	    (struct script_parts){.text = g_byte_array_new(), .cut = step->cut, .stay = step->stay};
+	g_byte_array_append(connection->parts.text, (const uint8_t *)keys->str, (guint)keys->len);
+	login_send_part(connection, pdu);
+}
+
+/* What it says of who is who. A refusal, or 0; *stay: the stage goes on whatever was asked. */
+static uint16_t login_prove(
+    struct script_connection *connection, const GString *keys, GString *answer, bool *stay)
+{
+	const char *methods = find_key(keys, "AuthMethod");
+
+	if (connection->target->wants_chap && !connection->proved) {
+		enum chap_outcome outcome = connection->stage == STAGE_SECURITY
+		                                ? chap_answer(connection, keys, answer)
+		                                : CHAP_REFUSED;
+
+		connection->proved = outcome == CHAP_DONE;
+		*stay = outcome == CHAP_GOES_ON;
+		return outcome == CHAP_REFUSED ? REFUSE_AUTH : 0;
+	}
+	if (methods && !offers(methods, "None"))
+		return REFUSE_AUTH;
+	if (methods)
+		put_key(answer, "AuthMethod", "None");
+	return 0;
+}
+
 static void login_go_on(
     struct script_connection *connection, const struct script_pdu *pdu, const GString *keys)
 {
-	uint8_t flags = pdu->header[1], next = flags & 3;
-	bool transit = flags & 0x80;
+	struct script_pdu stays = *pdu;
+	uint8_t flags = pdu->header[1], next = flags & 3, header[BHS_SIZE];
+	bool transit = flags & 0x80, stay = false;
 	g_autoptr(GString) answer = g_string_new(NULL);
-	const char *methods = find_key(keys, "AuthMethod");
+	uint16_t refusal;
 
 	connection->stage = (flags >> 2) & 3;
 	if (connection->stage > STAGE_OPERATIONAL ||
@@ -363,86 +338,64 @@ static void login_go_on(
 		connection_complain(connection, "login with stages %02x", flags);
 		return;
 	}
-	if (methods && !offers(methods, "None")) {
-		login_refuse(connection, pdu, REFUSE_AUTH, NULL);
-		return;
-	}
-	if (methods)
-		put_key(answer, "AuthMethod", "None");
-	if (!connection->discovery && !connection->told_tag)
+	refusal = login_prove(connection, keys, answer, &stay);
+	if (!refusal && !connection->discovery && !connection->told_tag)
 		put_number(answer, "TargetPortalGroupTag", attempt_of(connection)->tag);
 	connection->told_tag = true;
 	answer_keys(connection, keys, answer);
-	if (transit && next == STAGE_FULL)
-		login_end(connection);
-	login_send(connection, pdu, transit ? flags & 0x8f : flags & 0x0c, 0, answer);
-	if (connection->stage == STAGE_FULL && connection->hang_up)
-		connection_send_last(connection);
+	if (!refusal && connection->stage == STAGE_OPERATIONAL && !connection->digest &&
+	    connection->target->parameters.header_digest_only)
+		refusal = REFUSE_MISC;
+	if (refusal) {
+		login_refuse(connection, pdu, refusal, NULL);
+		return;
+	}
+	memcpy(header, pdu->header, BHS_SIZE);
+	stays.header = header;
+	if (stay)
+		header[1] &= 0x0c;
+	login_answer(connection, &stays, answer);
+}
+
+/* Its first keys are whole. True where the login is over already. */
+static bool login_ends_early(
+    struct script_connection *connection, const struct script_pdu *pdu, const GString *keys)
+{
+	uint16_t refusal = connection->began ? 0 : login_begin(connection, pdu, keys);
+
+	if (refusal) {
+		login_refuse(connection, pdu, refusal, NULL);
+		return true;
+	}
+	if (connection->ruled)
+		return false;
+	connection->ruled = true;
+	return login_follows_script(connection, pdu, keys);
 }
 
 void login_take(struct script_connection *connection, const struct script_pdu *pdu)
 {
 	g_autoptr(GString) keys = NULL;
-	uint16_t refusal = 0;
 
 	if (!connection->recorded)
 		login_record(connection, pdu);
+	if (connection->parts.text) {
+		if (pdu->length)
+			connection_complain(connection, "text in place of fetching the rest");
+		else
+			login_send_part(connection, pdu);
+		return;
+	}
 	g_string_append_len(connection->keys, (const char *)pdu->data, pdu->length);
 	if (pdu->header[1] & 0x40) { /* C: the rest comes in more PDUs */
 		if (connection->keys->len > LOGIN_DATA || (pdu->header[1] & 0x80))
 			connection_complain(connection, "login text that does not end");
 		else
-			login_send(connection, pdu, pdu->header[1] & 0x0c, 0, NULL);
+			login_send(connection, pdu, pdu->header[1] & 0x0c, 0, NULL, 0);
 		return;
 	}
 	keys = connection->keys;
 	connection->keys = g_string_new(NULL);
-	if (!connection->began)
-		refusal = login_begin(connection, pdu, keys);
-	if (refusal) {
-		login_refuse(connection, pdu, refusal, NULL);
-		return;
-	}
-	if (!connection->ruled) {
-		connection->ruled = true;
-		if (login_follows_script(connection, pdu, keys))
-			return;
-	}
-	login_go_on(connection, pdu, keys);
-}
-
-/* ---- text ---- */
-
-/* What stands at another portal. */
-static void put_neighbour(GString *answer, const struct script_target *neighbour)
-{
-	g_autofree char *address = g_strdup_printf("127.0.0.1:%u,1", neighbour->port);
-
-	put_key(answer, "TargetName", neighbour->iqn);
-	put_key(answer, "TargetAddress", address);
-}
-
-void text_take(struct script_connection *connection, const struct script_pdu *pdu)
-{
-	struct script_target *target = connection->target;
-	g_autoptr(GString) keys = g_string_new_len((const char *)pdu->data, pdu->length);
-	g_autoptr(GString) answer = g_string_new(NULL);
-	const char *wanted = find_key(keys, "SendTargets");
-	uint8_t header[BHS_SIZE];
-
-	if (wanted &&
-	    (strcmp(wanted, "All") == 0 || strcmp(wanted, target->iqn) == 0 || !*wanted)) {
-		put_key(answer, "TargetName", target->iqn);
-		g_string_append_printf(
-		    answer, "TargetAddress=127.0.0.1:%u,%u", target->port, target->parameters.tag);
-		g_string_append_c(answer, '\0');
-		for (guint i = 0; i < target->addresses->len; i++)
-			put_key(answer, "TargetAddress", target->addresses->pdata[i]);
-		if (target->neighbour)
-			put_neighbour(answer, target->neighbour);
-	}
-	header_fill(connection, header, OP_TEXT_RESPONSE, get_be32(pdu->header + 16), true);
-	memcpy(header + 8, pdu->header + 8, 8);
-	put_be32(header + 20, NO_TAG);
-	connection_put(connection, header, answer->str, (uint32_t)answer->len);
+	if (!login_ends_early(connection, pdu, keys))
+		login_go_on(connection, pdu, keys);
 }

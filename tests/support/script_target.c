@@ -104,6 +104,7 @@ static void accept_one(struct script_target *target)
 	*made = (struct script_connection){
 	    .target = target,
 	    .next = target->connections,
+	    .index = target->accepted++,
 	    .fd = fd,
 	    .in = g_byte_array_new(),
 	    .keys = g_string_new(NULL),
@@ -131,6 +132,8 @@ static void connection_free(struct script_connection *connection)
 	g_byte_array_unref(connection->in);
 	g_queue_clear_full(&connection->out, leaving_free);
 	g_string_free(connection->keys, TRUE);
+	parts_end(&connection->parts);
+	chap_free(connection->chap);
 	g_free(connection->initiator);
 	g_free(connection);
 }
@@ -328,6 +331,8 @@ static struct script_target *target_new(const char *iqn)
 	target->login_rules = g_array_new(FALSE, TRUE, sizeof(struct script_login_rule));
 	target->records = g_array_new(FALSE, TRUE, sizeof(struct script_record));
 	target->logins = g_array_new(FALSE, TRUE, sizeof(struct script_login));
+	target->traffic = g_array_new(FALSE, FALSE, sizeof(struct script_traffic));
+	target->steps = g_array_new(FALSE, FALSE, sizeof(struct script_login_step));
 	target->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	return target;
 }
@@ -378,6 +383,9 @@ void script_target_stop(struct script_target *target)
 	g_array_unref(target->login_rules);
 	g_array_unref(target->records);
 	g_array_unref(target->logins);
+	traffic_free(target->traffic);
+	g_array_unref(target->steps);
+	g_clear_pointer(&target->listed, g_byte_array_unref);
 	g_hash_table_unref(target->seen);
 	g_free(target->iqn);
 	pthread_cond_destroy(&target->came);

@@ -4,7 +4,8 @@
  * Disks in memory with a volatile write cache, served on 127.0.0.1 by a thread of its own. A test
  * tells it how to answer chosen commands and logins, cuts its power, and looks at what survived.
  * All commands below are in force when they return, and may come from any thread. Any number of
- * connections and sessions; one connection a session, no digests, no CHAP.
+ * connections and sessions; one connection a session, no data digests. What passed, CHAP, and hands
+ * in every PDU: script_traffic.h.
  *
  * What the initiator does against the protocol closes its connection and counts as a complaint.
  */
@@ -44,15 +45,22 @@ struct script_parameters {
 	uint32_t first_burst;     /* 262144 */
 	uint32_t max_burst;       /* 262144 */
 	uint32_t receive_segment; /* MaxRecvDataSegmentLength; 262144 */
+	uint32_t r2t_length;      /* bytes that one R2T asks for; max_burst */
 	uint32_t window;          /* commands from ExpCmdSN to MaxCmdSN; 128 */
 	uint16_t time2wait;       /* DefaultTime2Wait, at least */
 	bool initial_r2t;         /* InitialR2T=Yes: no unsolicited Data-Out */
 	bool no_immediate_data;
-	uint32_t first_statsn; /* 1 */
-	bool separate_status;  /* never in the last Data-In */
-	bool no_attention;     /* no unit attention 29h at a new session */
-	bool ignore_nops;      /* NOP-Out stays without answer */
-	char alias[64];        /* TargetAlias, whatever bytes; "": none */
+	uint32_t first_statsn;     /* 1 */
+	bool separate_status;      /* never in the last Data-In */
+	bool no_attention;         /* no unit attention 29h at a new session */
+	bool ignore_nops;          /* NOP-Out stays without answer */
+	bool header_digest;        /* CRC32C where it is offered; else None */
+	bool header_digest_only;   /* without it the login is refused */
+	uint32_t text_cut;         /* SendTargets in PDUs of at most so many bytes, F=0; 0: whole */
+	bool text_cut_c;           /* cut anywhere, C=1; else behind a key */
+	uint8_t logout_response;   /* of the Logout Response (RFC 7143, 11.15.1) */
+	uint16_t logout_time2wait; /* its Time2Wait, seconds */
+	char alias[64];            /* TargetAlias, whatever bytes; "": none */
 };
 void script_target_set(struct script_target *target, const struct script_parameters *parameters);
 /* One more TargetAddress for discovery, "HOST:PORT,TAG". */
@@ -60,6 +68,9 @@ void script_target_add_address(struct script_target *target, const char *address
 /* Another target for discovery, at its own port. */
 void script_target_add_neighbour(
     struct script_target *target, const struct script_target *neighbour);
+
+/* What SendTargets is answered with from now on, each key with its NUL; NULL: what there is. */
+void script_target_list(struct script_target *target, const void *text, size_t length);
 
 /* What a LUN says of itself: zero, or "", stays as it is. A new block size forgets nothing. */
 struct script_identity {

@@ -174,9 +174,12 @@ static void task_ask(struct script_task *task)
 {
 	struct script_connection *connection = task->connection;
 	uint32_t at = task->data->len;
+	uint32_t asked = connection->target->parameters.r2t_length;
 	uint32_t length = MIN(task->length - at, connection->max_burst);
 	uint8_t header[BHS_SIZE];
 
+	if (asked)
+		length = MIN(length, asked);
 	task->r2t_tag = connection->target->next_tag++;
 	task->r2t_end = at + length;
 	task->datasn = 0;

@@ -21,8 +21,6 @@ void header_fill(struct script_connection *connection, uint8_t *header, uint8_t 
 
 	uint32_t max = expected + connection->target->parameters.window - 1;
 
-	if (connection->session)
-		connection->session->max_cmdsn = max;
 	memset(header, 0, BHS_SIZE);
 	header[0] = opcode;
 	header[1] = 0x80;
@@ -54,18 +52,58 @@ void connection_send_bytes(
 	g_byte_array_append(leaving->bytes, bytes, (guint)length);
 }
 
+/* What the initiator may take for MaxCmdSN now: it never moves back (RFC 7143, 4.2.2.1). */
+static void note_window(struct script_connection *connection, const uint8_t *header)
+{
+	uint32_t expected = get_be32(header + 28), max = get_be32(header + 32);
+	uint32_t *told =
+	    connection->session ? &connection->session->max_cmdsn : &connection->max_cmdsn;
+
+	if ((int32_t)(max - (expected - 1)) >= 0 && (int32_t)(max - *told) > 0)
+		*told = max;
+}
+
+static void put_digest(struct script_connection *connection, GByteArray *bytes)
+{
+	uint8_t digest[4];
+
+	digest_of(bytes->data, BHS_SIZE, digest);
+	digest[0] ^= connection->spoil_digest;
+	connection->spoil_digest = false;
+	g_byte_array_append(bytes, digest, sizeof(digest));
+}
+
+void connection_put_pdu(struct script_connection *connection, GByteArray *pdu, bool past_hooks)
+{
+	struct script_leaving *leaving;
+
+	if (!past_hooks && !hook_leaves(connection, pdu))
+		return;
+	g_assert(pdu->len >= BHS_SIZE && pdu->data[4] == 0); /* no AHS */
+	uint32_t length = pdu->len - BHS_SIZE;
+	pdu->data[5] = (uint8_t)(length >> 16);
+	put_be16(pdu->data + 6, (uint16_t)length);
+	traffic_note(connection, false, pdu->data, pdu->data + BHS_SIZE, length);
+	note_window(connection, pdu->data);
+	leaving = leaving_new(connection, BHS_SIZE + length + 8, false);
+	g_byte_array_append(leaving->bytes, pdu->data, BHS_SIZE);
+	if (connection->digest_on)
+		put_digest(connection, leaving->bytes);
+	if (length)
+		g_byte_array_append(leaving->bytes, pdu->data + BHS_SIZE, length);
+	for (uint32_t pad = -length & 3; pad; pad--)
+		g_byte_array_append(leaving->bytes, &connection->padding, 1);
+}
+
 void connection_put(
     struct script_connection *connection, const uint8_t *header, const void *data, uint32_t length)
 {
-	static const uint8_t zeros[4];
-	struct script_leaving *leaving = leaving_new(connection, BHS_SIZE + length + 3, false);
+	g_autoptr(GByteArray) pdu = g_byte_array_sized_new(BHS_SIZE + length);
 
-	g_byte_array_append(leaving->bytes, header, BHS_SIZE);
-	leaving->bytes->data[5] = (uint8_t)(length >> 16);
-	put_be16(leaving->bytes->data + 6, (uint16_t)length);
+	g_byte_array_append(pdu, header, BHS_SIZE);
 	if (length)
-		g_byte_array_append(leaving->bytes, data, length);
-	g_byte_array_append(leaving->bytes, zeros, -length & 3);
+		g_byte_array_append(pdu, data, length);
+	connection_put_pdu(connection, pdu, false);
 }
 
 void connection_send_last(struct script_connection *connection)
@@ -144,6 +182,8 @@ static void logout_take(struct script_connection *connection, const struct scrip
 	uint8_t answer[BHS_SIZE];
 
 	header_fill(connection, answer, OP_LOGOUT_RESPONSE, get_be32(pdu->header + 16), true);
+	answer[2] = connection->target->parameters.logout_response;
+	put_be16(answer + 40, connection->target->parameters.logout_time2wait);
 	tasks_end_session(connection->target, connection->session);
 	connection_put(connection, answer, NULL, 0);
 	connection_send_last(connection);
@@ -173,6 +213,8 @@ static void connection_take(struct script_connection *connection, const struct s
 	uint8_t opcode = pdu->header[0] & 0x3f;
 
 	if (connection->stage != STAGE_FULL) {
+		if (!connection->noted && hook_came(connection, pdu))
+			return;
 		if (opcode == OP_LOGIN)
 			login_take(connection, pdu);
 		else
@@ -180,6 +222,8 @@ static void connection_take(struct script_connection *connection, const struct s
 		return;
 	}
 	if (opcode != OP_DATA_OUT && opcode != OP_SNACK && !in_sequence(connection, pdu->header))
+		return;
+	if (hook_came(connection, pdu))
 		return;
 	if (connection->discovery && opcode != OP_TEXT && opcode != OP_LOGOUT &&
 	    opcode != OP_NOP_OUT) {
@@ -213,34 +257,55 @@ static void connection_take(struct script_connection *connection, const struct s
 	}
 }
 
+/* The PDU that begins there; its length on the wire, or 0: not all of it came. */
+static guint pdu_at(struct script_connection *connection, guint at, struct script_pdu *pdu)
+{
+	const GByteArray *in = connection->in;
+	const uint8_t *header = in->data + at;
+	uint32_t limit = connection->stage == STAGE_FULL
+	                     ? connection->target->parameters.receive_segment
+	                     : LOGIN_DATA;
+	uint8_t digest[4];
+
+	if (in->len - at < BHS_SIZE)
+		return 0;
+	guint ahs = BHS_SIZE + 4u * header[4];
+	guint before = ahs + (connection->digest_on ? 4 : 0);
+	*pdu = (struct script_pdu){
+	    header, header + before, (uint32_t)header[5] << 16 | get_be16(header + 6)};
+	if (pdu->length > limit) {
+		connection_complain(connection, "a segment of %u bytes", pdu->length);
+		return 0;
+	}
+	guint whole = before + ((pdu->length + 3) & ~3u);
+	if (in->len - at < whole)
+		return 0;
+	if (!connection->digest_on)
+		return whole;
+	digest_of(header, ahs, digest);
+	if (memcmp(header + ahs, digest, sizeof(digest)) != 0) {
+		connection_complain(connection, "a wrong header digest");
+		return 0;
+	}
+	return whole;
+}
+
 void connection_parse(struct script_connection *connection)
 {
-	GByteArray *in = connection->in;
-	guint at = 0;
+	struct script_pdu pdu;
+	guint at = 0, length;
 
 	while (!connection->dead && !connection->silent &&
-	       connection->paused_until <= script_now() && in->len - at >= BHS_SIZE) {
-		const uint8_t *header = in->data + at;
-		guint before = BHS_SIZE + 4u * header[4];
-		struct script_pdu pdu = {.header = header,
-		    .data = header + before,
-		    .length = (uint32_t)header[5] << 16 | get_be16(header + 6)};
-		guint whole = before + ((pdu.length + 3) & ~3u);
-		uint32_t limit = connection->stage == STAGE_FULL
-		                     ? connection->target->parameters.receive_segment
-		                     : LOGIN_DATA;
-
-		if (pdu.length > limit) {
-			connection_complain(connection, "a segment of %u bytes", pdu.length);
-			break;
-		}
-		if (in->len - at < whole)
-			break;
+	       connection->paused_until <= script_now() &&
+	       (length = pdu_at(connection, at, &pdu)) > 0) {
+		if (!connection->noted)
+			traffic_note(connection, true, pdu.header, pdu.data, pdu.length);
 		connection_take(connection, &pdu);
+		connection->noted = connection->again;
 		if (connection->again)
 			break;
-		at += whole;
+		at += length;
 	}
 	connection->again = false;
-	g_byte_array_remove_range(in, 0, at);
+	g_byte_array_remove_range(connection->in, 0, at);
 }

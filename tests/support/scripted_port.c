@@ -391,6 +391,7 @@ static void port_execute(struct scsi_port *base, struct scsi_command *command)
 		command->timed_out = rule.timed_out;
 		command->status = rule.status;
 		command->sense = rule.sense;
+		command->deferred = rule.deferred;
 	} else {
 		command_run(port, command);
 	}

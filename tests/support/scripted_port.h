@@ -40,6 +40,7 @@ struct scripted_rule {
 	bool timed_out; /* with an error */
 	uint8_t status;
 	struct sense sense;
+	bool deferred;      /* the sense is of an earlier command */
 	bool hold;          /* neither done nor answered before scripted_port_release() */
 	bool done_but_held; /* done at once, answered when released */
 };

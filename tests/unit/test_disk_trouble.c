@@ -54,7 +54,7 @@ Test(disk, errors_reach_the_user_as_errno)
 	expect_errno(0x88, IO_READ, (struct sense){SENSE_ABORTED_COMMAND, 0x4b, 0x00}, -EIO);
 }
 
-Test(disk, retries_at_once_ten_times_invisibly)
+Test(disk, tries_again_ten_times_at_once_and_then_after_growing_pauses)
 {
 	struct bench bench;
 	uint8_t data[512] = "again";
@@ -64,6 +64,12 @@ Test(disk, retries_at_once_ten_times_invisibly)
 	cr_assert_eq(bench_do(&bench, IO_WRITE, 0, data, 512), 0);
 	cr_expect_str_eq((const char *)scripted_lun_block(bench.lun, 0, false), "again");
 	cr_expect_eq(disk_stats(bench.disk)->retries, 10);
+	for (unsigned i = 3; i < 10; i++) { /* 10, 20, ... 320, 500 */
+		int64_t pause = scripted_port_nth(bench.port, 0x8a, i + 1)->at_ms -
+		                scripted_port_nth(bench.port, 0x8a, i)->at_ms;
+
+		cr_expect_geq(pause, MIN(10 << (i - 3), 500) - 1, "try %u", i);
+	}
 	scripted_port_sense(bench.port, 0x8a, 11, (struct sense){SENSE_ABORTED_COMMAND, 0x4b, 0});
 	cr_expect_eq(bench_do(&bench, IO_WRITE, 0, data, 512), -EIO);
 	bench_close(&bench);

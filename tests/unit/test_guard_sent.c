@@ -46,7 +46,7 @@ static void knows_a_burst(bool digest, size_t piece)
 			put_pdu(&ends, pdus[i], piece);
 		cr_assert_eq(guard_settle(ends.guard, WRITE_ITT), sent == G_N_ELEMENTS(pdus),
 		    "%u were sent", sent);
-		guard_expect(ends.guard, WRITE_ITT, SCSI_DATA_OUT, WRITE_LENGTH);
+		guard_expect(ends.guard, WRITE_ITT, SCSI_DATA_OUT, WRITE_LENGTH, true);
 	}
 	ends_free(&ends);
 }
@@ -80,7 +80,8 @@ Test(guard, knows_that_data_that_an_R2T_asked_for_has_not_left)
 
 		put_pdu(&ends, &(struct pdu){SCSI_COMMAND, .flags = 0xa0, .itt = WRITE_ITT}, 1);
 		for (unsigned i = 0; i < 2; i++)
-			send_pdu(&ends, &(struct pdu){R2T, .itt = WRITE_ITT, .wanted = 512});
+			send_pdu(
+			    &ends, &(struct pdu){R2T, .itt = WRITE_ITT, .sn = i, .wanted = 512});
 		must_pass(&ends);
 		for (unsigned i = 0; i < answered; i++)
 			put_pdu(&ends,
@@ -89,6 +90,27 @@ Test(guard, knows_that_data_that_an_R2T_asked_for_has_not_left)
 		cr_assert_eq(guard_settle(ends.guard, WRITE_ITT), answered == 2);
 		ends_free(&ends);
 	}
+}
+
+/* MaxOutstandingR2T is 1: a few more are borne, not as many as the command has bytes. */
+Test(guard, refuses_R2Ts_without_end_whose_data_does_not_leave)
+{
+	struct ends ends = ends_new(false);
+	struct pdu r2t = {R2T, .itt = WRITE_ITT, .wanted = 1};
+
+	put_pdu(&ends, &(struct pdu){SCSI_COMMAND, .flags = 0xa0, .itt = WRITE_ITT}, 1);
+	for (; r2t.sn < 200; r2t.sn++, r2t.offset++) {
+		send_pdu(&ends, &r2t);
+		must_pass(&ends);
+		put_pdu(
+		    &ends, &(struct pdu){DATA_OUT, .flags = 0x80, .itt = WRITE_ITT, .data = 1}, 1);
+	}
+	for (; r2t.sn < 264; r2t.sn++, r2t.offset++)
+		send_pdu(&ends, &r2t);
+	must_pass(&ends);
+	send_pdu(&ends, &r2t);
+	must_refuse(&ends, BROKE "more R2Ts at once than agreed");
+	ends_free(&ends);
 }
 
 Test(guard, knows_that_only_WRITEs_have_data_to_leave)
@@ -151,5 +173,18 @@ Test(guard, leaves_what_other_descriptors_send_alone)
 	cr_assert_eq(send(ends.user, header, HEADER, 0), HEADER);
 	cr_assert_eq(writev(ends.user, &iov, 1), HEADER);
 	cr_assert_not(guard_settle(ends.guard, WRITE_ITT));
+	ends_free(&ends);
+}
+
+/* Where it does not see what leaves it knows nothing of answers. */
+Test(guard, takes_pings_without_end_while_it_sees_nothing_leave)
+{
+	struct ends ends = ends_new(false);
+
+	for (unsigned i = 0; i < 5000; i++) {
+		guard_watch(ends.guard);
+		send_pdu(&ends, &(struct pdu){NOP_IN, .itt = UINT32_MAX, .ttt = 5});
+		must_pass(&ends);
+	}
 	ends_free(&ends);
 }

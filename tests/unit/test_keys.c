@@ -9,8 +9,6 @@
 
 #include "support/data.h"
 
-#define HEADER 48u
-
 static const char *value_of(char **outcome, const char *name)
 {
 	for (unsigned i = 0; outcome[i] != NULL; i += 2)
@@ -19,13 +17,22 @@ static const char *value_of(char **outcome, const char *name)
 	return NULL;
 }
 
-/* What an offer and an answer come to; texts with a NUL behind each pair. */
-static void note(struct keys *keys, enum keys_side side, const char *text, size_t length)
+/* Pairs are written one behind the other, with '|' behind each. */
+static void note(struct keys *keys, enum keys_side side, const char *text)
 {
-	keys_note(keys, side, (const uint8_t *)text, length, false);
+	g_auto(GStrv) pairs = g_strsplit(text, "|", -1);
+
+	for (char **pair = pairs; *pair != NULL; pair++) {
+		char *value = strchr(*pair, '=');
+
+		if (value == NULL)
+			continue;
+		*value = '\0';
+		keys_note(keys, side, *pair, value + 1);
+	}
 }
-#define OURS(keys, text)   note(keys, KEYS_INITIATOR, text, sizeof(text))
-#define THEIRS(keys, text) note(keys, KEYS_TARGET, text, sizeof(text))
+#define OURS(keys, text)   note(keys, KEYS_INITIATOR, text)
+#define THEIRS(keys, text) note(keys, KEYS_TARGET, text)
 
 static void must_be(struct keys *keys, const char *name, const char *expected)
 {
@@ -56,10 +63,10 @@ Test(keys, numbers_are_the_lesser_of_both_but_for_the_time_to_wait)
 {
 	struct keys *keys = keys_new();
 
-	OURS(keys, "MaxBurstLength=262144\0FirstBurstLength=1000\0DefaultTime2Wait=2\0"
-	           "DefaultTime2Retain=0\0MaxConnections=4\0ErrorRecoveryLevel=2");
-	THEIRS(keys, "MaxBurstLength=16776192\0FirstBurstLength=65536\0DefaultTime2Wait=5\0"
-	             "DefaultTime2Retain=20\0MaxConnections=1\0ErrorRecoveryLevel=0");
+	OURS(keys, "MaxBurstLength=262144|FirstBurstLength=1000|DefaultTime2Wait=2|"
+	           "DefaultTime2Retain=0|MaxConnections=4|ErrorRecoveryLevel=2");
+	THEIRS(keys, "MaxBurstLength=16776192|FirstBurstLength=65536|DefaultTime2Wait=5|"
+	             "DefaultTime2Retain=20|MaxConnections=1|ErrorRecoveryLevel=0");
 	must_be(keys, "MaxBurstLength", "262144");
 	must_be(keys, "FirstBurstLength", "1000");
 	must_be(keys, "DefaultTime2Wait", "5");
@@ -78,15 +85,13 @@ Test(keys, InitialR2T_is_the_or_and_ImmediateData_the_and_of_both)
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
 		struct keys *keys = keys_new();
-		g_autofree char *ours = g_strdup_printf(
-		    "InitialR2T=%s%cImmediateData=%s", cases[i].ours, 1, cases[i].ours);
+		g_autofree char *ours =
+		    g_strdup_printf("InitialR2T=%s|ImmediateData=%s", cases[i].ours, cases[i].ours);
 		g_autofree char *theirs = g_strdup_printf(
-		    "InitialR2T=%s%cImmediateData=%s", cases[i].theirs, 1, cases[i].theirs);
-		size_t length = strlen(ours) + 1, other = strlen(theirs) + 1;
+		    "InitialR2T=%s|ImmediateData=%s", cases[i].theirs, cases[i].theirs);
 
-		*strchr(ours, 1) = *strchr(theirs, 1) = '\0';
-		note(keys, KEYS_INITIATOR, ours, length);
-		note(keys, KEYS_TARGET, theirs, other);
+		OURS(keys, ours);
+		THEIRS(keys, theirs);
 		must_be(keys, "InitialR2T", cases[i].either);
 		must_be(keys, "ImmediateData", cases[i].each);
 		keys_free(keys);
@@ -99,7 +104,7 @@ Test(keys, each_side_declares_its_own_segment_length)
 
 	OURS(keys, "MaxRecvDataSegmentLength=262144");
 	must_be(keys, "MaxRecvDataSegmentLength", "8192");
-	THEIRS(keys, "MaxRecvDataSegmentLength=65536\0TargetPortalGroupTag=7\0TargetAlias=the nas");
+	THEIRS(keys, "MaxRecvDataSegmentLength=65536|TargetPortalGroupTag=7|TargetAlias=the nas");
 	must_be(keys, "MaxRecvDataSegmentLength", "65536");
 	must_be(keys, "InitiatorMaxRecvDataSegmentLength", "262144");
 	must_be(keys, "TargetPortalGroupTag", "7");
@@ -111,9 +116,9 @@ Test(keys, of_a_list_the_answer_counts_whoever_offered)
 {
 	struct keys *keys = keys_new();
 
-	OURS(keys, "HeaderDigest=CRC32C,None\0DataDigest=None");
+	OURS(keys, "HeaderDigest=CRC32C,None|DataDigest=None");
 	must_be(keys, "HeaderDigest", "None");
-	THEIRS(keys, "HeaderDigest=CRC32C\0DataDigest=Reject");
+	THEIRS(keys, "HeaderDigest=CRC32C|DataDigest=Reject");
 	must_be(keys, "HeaderDigest", "CRC32C");
 	keys_free(keys);
 	keys = keys_new();
@@ -123,13 +128,13 @@ Test(keys, of_a_list_the_answer_counts_whoever_offered)
 	keys_free(keys);
 }
 
-Test(keys, what_is_irrelevant_is_left_out)
+Test(keys, what_is_refused_or_irrelevant_has_the_standards_default)
 {
 	struct keys *keys = keys_new();
 
 	OURS(keys, "FirstBurstLength=262144");
 	THEIRS(keys, "FirstBurstLength=Irrelevant");
-	must_be(keys, "FirstBurstLength", NULL);
+	must_be(keys, "FirstBurstLength", "65536");
 	keys_free(keys);
 }
 
@@ -140,87 +145,178 @@ Test(keys, who_proved_what_is_told_and_nothing_of_how)
 	OURS(keys, "AuthMethod=CHAP,None");
 	THEIRS(keys, "AuthMethod=CHAP");
 	OURS(keys, "CHAP_A=5");
-	THEIRS(keys, "CHAP_A=5\0CHAP_I=1\0CHAP_C=0x0102");
+	THEIRS(keys, "CHAP_A=5|CHAP_I=1|CHAP_C=0x0102");
 	must_be(keys, "CHAP", "none");
-	OURS(keys, "CHAP_N=me\0CHAP_R=0xcafe");
+	OURS(keys, "CHAP_N=me|CHAP_R=0xcafe");
 	must_be(keys, "CHAP", "one-way");
 	must_be(keys, "AuthMethod", "CHAP");
-	/* a proof that nobody asked for is none */
-	THEIRS(keys, "CHAP_N=it\0CHAP_R=0xbeef");
+	/* a proof that nobody asked for is none, and none to a challenge that comes later */
+	THEIRS(keys, "CHAP_N=it|CHAP_R=0xbeef");
+	OURS(keys, "CHAP_I=2|CHAP_C=0x0304");
 	must_be(keys, "CHAP", "one-way");
-	OURS(keys, "CHAP_I=2\0CHAP_C=0x0304");
+	cr_assert_not(keys_proved_target(keys));
+	THEIRS(keys, "CHAP_N=it|CHAP_R=0xbeef");
 	must_be(keys, "CHAP", "mutual");
+	cr_assert(keys_proved_target(keys));
 	g_auto(GStrv) outcome = keys_outcome(keys);
 	g_autofree char *all = g_strjoinv(" ", outcome);
 	cr_assert(!strstr(all, "cafe") && !strstr(all, "beef") && !strstr(all, "CHAP_"), "%s", all);
 	keys_free(keys);
 }
 
-/* ---- text in pieces ---- */
+/* ---- what may be said, and what is answered ---- */
 
-Test(keys, a_pair_may_be_split_over_PDUs)
-{
-	static const char text[] = "MaxBurstLength=65536\0TargetAlias=two words";
-
-	for (size_t cut = 0; cut <= sizeof text; cut++) {
-		struct keys *keys = keys_new();
-
-		OURS(keys, "MaxBurstLength=262144");
-		keys_note(keys, KEYS_TARGET, (const uint8_t *)text, cut, true);
-		keys_note(keys, KEYS_TARGET, (const uint8_t *)text + cut, sizeof text - cut, false);
-		must_be(keys, "MaxBurstLength", "65536");
-		must_be(keys, "TargetAlias", "two words");
-		keys_free(keys);
-	}
-}
-
-Test(keys, without_the_C_bit_the_end_of_the_PDU_ends_the_pair)
+Test(keys, numbers_in_hexadecimal_count_and_are_told_in_decimal)
 {
 	struct keys *keys = keys_new();
 
-	note(keys, KEYS_TARGET, "TargetAlias=one", strlen("TargetAlias=one"));
-	note(keys, KEYS_TARGET, "TargetPortalGroupTag=3", strlen("TargetPortalGroupTag=3"));
-	must_be(keys, "TargetAlias", "one");
-	must_be(keys, "TargetPortalGroupTag", "3");
+	OURS(keys, "MaxBurstLength=262144|MaxRecvDataSegmentLength=0x1000");
+	THEIRS(
+	    keys, "MaxBurstLength=0x400|MaxRecvDataSegmentLength=0X200|TargetPortalGroupTag=0x10");
+	must_be(keys, "MaxBurstLength", "1024");
+	must_be(keys, "MaxRecvDataSegmentLength", "512");
+	must_be(keys, "InitiatorMaxRecvDataSegmentLength", "4096");
+	must_be(keys, "TargetPortalGroupTag", "16");
 	keys_free(keys);
 }
 
-static void append_request(
-    GByteArray *bytes, int opcode, bool more, const char *text, size_t length)
+Test(keys, what_was_agreed_on_is_the_default_where_there_is_no_agreement)
 {
-	uint8_t header[HEADER] = {(uint8_t)(0x40 | opcode), more ? 0x40 : 0};
-	static const uint8_t padding[] = "=\0=";
+	struct keys *keys = keys_new();
+	static const struct {
+		const char *name, *expected;
+	} cases[] = {{"HeaderDigest", "None"}, {"MaxBurstLength", "262144"},
+	    {"FirstBurstLength", "65536"}, {"InitialR2T", "Yes"}, {"ImmediateData", "Yes"},
+	    {"MaxRecvDataSegmentLength", "8192"}, {"TargetPortalGroupTag", NULL},
+	    {"TargetAlias", NULL}, {"X-Odd", NULL}};
 
-	header[6] = (uint8_t)(length >> 8);
-	header[7] = (uint8_t)length;
-	g_byte_array_append(bytes, header, HEADER);
-	g_byte_array_append(bytes, (const guint8 *)text, (guint)length);
-	g_byte_array_append(bytes, padding, -(guint)length & 3);
+	OURS(keys, "HeaderDigest=CRC32C,None|MaxBurstLength=1024|InitialR2T=No|ImmediateData=No");
+	THEIRS(keys, "HeaderDigest=Reject|FirstBurstLength=512|X-Odd=1|ImmediateData=Irrelevant");
+	for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *found = keys_agreed(keys, cases[i].name);
+
+		cr_assert(g_strcmp0(found, cases[i].expected) == 0, "%s is %s", cases[i].name,
+		    found ? found : "absent");
+	}
+	keys_free(keys);
 }
 
-Test(keys, requests_are_understood_in_pieces_of_any_size)
+Test(keys, of_each_key_the_last_value_counts)
 {
-	g_autoptr(GByteArray) bytes = g_byte_array_new();
+	struct keys *keys = keys_new();
 
-	append_request(bytes, 0x03, true, "MaxBurstLen", 11);
-	append_request(bytes, 0x03, false, "gth=1024\0MaxRecvDataSegmentLength=4096", 38);
-	append_request(bytes, 0x03, false, "", 0);
-	append_request(bytes, 0x04, false, "FirstBurstLength=512", 21); /* a Text Request */
-	append_request(bytes, 0x03, false, "InitialR2T=No\0ImmediateData=No", 31);
-	for (size_t step = 1; step <= bytes->len; step++) {
-		struct keys *keys = keys_new();
+	OURS(keys, "MaxBurstLength=262144|HeaderDigest=CRC32C,None");
+	THEIRS(keys, "MaxBurstLength=1024|HeaderDigest=CRC32C");
+	THEIRS(keys, "MaxBurstLength=2048|HeaderDigest=None");
+	must_be(keys, "MaxBurstLength", "2048");
+	must_be(keys, "HeaderDigest", "None");
+	keys_free(keys);
+}
 
-		for (size_t at = 0; at < bytes->len; at += step)
-			keys_note_requests(keys, bytes->data + at, MIN(step, bytes->len - at));
-		THEIRS(keys, "MaxBurstLength=262144\0InitialR2T=No\0ImmediateData=Yes\0"
-		             "FirstBurstLength=262144");
-		must_be(keys, "MaxBurstLength", "1024");
-		must_be(keys, "InitiatorMaxRecvDataSegmentLength", "4096");
-		must_be(keys, "InitialR2T", "No");
-		must_be(keys, "ImmediateData", "No");
-		must_be(keys, "FirstBurstLength", "65536");
-		keys_free(keys);
+Test(keys, a_target_may_say_what_was_offered_or_nothing_at_all)
+{
+	struct keys *keys = keys_new();
+	static const char *const none[] = {"Reject", "Irrelevant", "NotUnderstood"};
+	static const char *const names[] = {"HeaderDigest", "MaxBurstLength", "InitialR2T",
+	    "MaxRecvDataSegmentLength", "TargetPortalGroupTag", "X-Odd"};
+
+	OURS(keys, "HeaderDigest=CRC32C,None|DataDigest=None");
+	cr_assert(keys_may_be(keys, "HeaderDigest", "CRC32C"));
+	cr_assert(keys_may_be(keys, "HeaderDigest", "None"));
+	cr_assert_not(keys_may_be(keys, "HeaderDigest", "CRC32C,None"));
+	cr_assert_not(keys_may_be(keys, "HeaderDigest", "CRC"));
+	cr_assert_not(keys_may_be(keys, "HeaderDigest", "crc32c"));
+	cr_assert_not(keys_may_be(keys, "DataDigest", "CRC32C"));
+	cr_assert(keys_may_be(keys, "AuthMethod", "KRB5")); /* its own offer */
+	cr_assert(keys_may_be(keys, "X-Odd", "anything"));
+	for (unsigned i = 0; i < G_N_ELEMENTS(none); i++)
+		for (unsigned k = 0; k < G_N_ELEMENTS(names); k++)
+			cr_assert(keys_may_be(keys, names[k], none[i]));
+	cr_assert_not(keys_may_be(keys, "MaxBurstLength", "reject"));
+	keys_free(keys);
+}
+
+Test(keys, numbers_have_their_range)
+{
+	struct keys *keys = keys_new();
+	static const struct {
+		const char *name, *least, *below, *most, *above;
+	} cases[] = {
+	    {"TargetPortalGroupTag", "0", "-1", "65535", "65536"},
+	    {"MaxRecvDataSegmentLength", "512", "511", "16777215", "16777216"},
+	    {"FirstBurstLength", "512", "511", "16777215", "16777216"},
+	    {"MaxBurstLength", "512", "511", "16777215", "16777216"},
+	    {"MaxOutstandingR2T", "1", "0", "65535", "65536"},
+	    {"DefaultTime2Wait", "0", "-1", "3600", "3601"},
+	    {"DefaultTime2Retain", "0", "-1", "3600", "3601"},
+	    {"ErrorRecoveryLevel", "0", "-1", "2", "3"},
+	    {"MaxConnections", "1", "0", "65535", "65536"},
+	};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+		cr_assert(keys_may_be(keys, cases[i].name, cases[i].least), "%s", cases[i].name);
+		cr_assert(keys_may_be(keys, cases[i].name, cases[i].most), "%s", cases[i].name);
+		cr_assert_not(keys_may_be(keys, cases[i].name, cases[i].below));
+		cr_assert_not(keys_may_be(keys, cases[i].name, cases[i].above));
+		cr_assert_not(keys_may_be(keys, cases[i].name, ""));
 	}
+	keys_free(keys);
+}
+
+Test(keys, what_a_target_offers_is_answered_as_the_standard_has_it)
+{
+	struct keys *keys = keys_new();
+	static const struct {
+		const char *name, *value, *answer;
+	} cases[] = {
+	    {"X-Odd", "1", "NotUnderstood"},
+	    {"X-Odd", "NotUnderstood", NULL},
+	    {"X-Odd", "Reject", NULL},
+	    {"X-Odd", "Irrelevant", NULL},
+	    {"IFMarker", "Yes", "Reject"},
+	    {"OFMarker", "No", "Reject"},
+	    {"IFMarkInt", "2048", "Reject"},
+	    {"OFMarkInt", "2048~8192", "Reject"},
+	    {"TaskReporting", "RFC3720", "RFC3720"},
+	    {"TaskReporting", "FastAbort,RFC3720", "RFC3720"},
+	    {"TaskReporting", "FastAbort", "Reject"},
+	    {"TargetAlias", "it", NULL},
+	    {"TargetPortalGroupTag", "1", NULL},
+	    {"TargetName", "iqn.a", NULL},
+	    {"TargetAddress", "10.0.0.1", NULL},
+	    {"CHAP_A", "5", NULL},
+	    {"CHAP_R", "0x00", NULL},
+	    {"MaxRecvDataSegmentLength", "512", NULL},
+	    {"MaxBurstLength", "512", NULL}, /* an answer to ours */
+	    {"FirstBurstLength", "512", "Irrelevant"},
+	    {"HeaderDigest", "CRC32C,None", "None"},
+	    {"DefaultTime2Wait", "2", "2"},
+	    {"ErrorRecoveryLevel", "2", "0"},
+	};
+
+	OURS(keys, "MaxBurstLength=262144");
+	for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+		const char *found = keys_answer(keys, cases[i].name, cases[i].value);
+
+		cr_assert(g_strcmp0(found, cases[i].answer) == 0, "%s=%s is answered %s",
+		    cases[i].name, cases[i].value, found ? found : "by nothing");
+	}
+	keys_free(keys);
+}
+
+Test(keys, a_discovery_has_no_use_for_keys_of_data)
+{
+	static const char *const data[] = {"FirstBurstLength", "MaxBurstLength", "ImmediateData",
+	    "InitialR2T", "MaxOutstandingR2T", "MaxConnections", "DataPDUInOrder",
+	    "DataSequenceInOrder"};
+	static const char *const others[] = {"HeaderDigest", "DataDigest", "DefaultTime2Wait",
+	    "DefaultTime2Retain", "ErrorRecoveryLevel", "MaxRecvDataSegmentLength", "AuthMethod",
+	    "TargetAlias", "InitiatorName", ""};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(data); i++)
+		cr_assert(keys_is_for_data(data[i]), "%s", data[i]);
+	for (unsigned i = 0; i < G_N_ELEMENTS(others); i++)
+		cr_assert_not(keys_is_for_data(others[i]), "%s", others[i]);
 }
 
 /* ---- hostile targets ---- */
@@ -228,48 +324,51 @@ Test(keys, requests_are_understood_in_pieces_of_any_size)
 Test(keys, what_a_target_says_is_bounded_and_printable)
 {
 	struct keys *keys = keys_new();
-	GString *text = g_string_new("TargetAlias=");
+	g_autofree char *long_value = g_strnfill(256, 'x');
 
-	for (unsigned i = 0; i < 256; i++)
-		g_string_append_c(text, 'x');
-	g_string_append_c(text, '\0');
-	note(keys, KEYS_TARGET, text->str, text->len);
+	keys_note(keys, KEYS_TARGET, "TargetAlias", long_value);
 	must_be(keys, "TargetAlias", NULL);
-	for (unsigned i = 0; i < 300000; i++)
-		g_string_append(text, "Key=Value");
-	note(keys, KEYS_TARGET, text->str, text->len);
-	must_be(keys, "TargetAlias", NULL);
+	keys_note(keys, KEYS_TARGET, "TargetAlias", long_value + 1);
+	must_be(keys, "TargetAlias", long_value + 1);
 	THEIRS(keys, "TargetAlias=\033[2Ja\x9b\xc2\x9b\xff\n\"\\");
 	g_auto(GStrv) outcome = keys_outcome(keys);
 	const char *alias = value_of(outcome, "TargetAlias");
 	cr_assert(g_utf8_validate(alias, -1, NULL));
 	for (const char *c = alias; *c; c = g_utf8_next_char(c))
 		cr_assert(g_unichar_isprint(g_utf8_get_char(c)), "%s", alias);
-	THEIRS(keys, "MaxBurstLength=1\033[2J\0DefaultTime2Wait=-1\0InitialR2T=Maybe\0=\0novalue");
-	OURS(keys, "MaxBurstLength=262144\0DefaultTime2Wait=2\0InitialR2T=No");
+	THEIRS(keys, "MaxBurstLength=1\033[2J|DefaultTime2Wait=-1|InitialR2T=Maybe|=");
+	OURS(keys, "MaxBurstLength=262144|DefaultTime2Wait=2|InitialR2T=No");
 	must_be(keys, "MaxBurstLength", "262144"); /* the default */
 	must_be(keys, "DefaultTime2Wait", "2");
 	must_be(keys, "InitialR2T", "Yes");
-	g_string_free(text, TRUE);
 	keys_free(keys);
 }
 
-Test(keys, any_bytes_do_no_harm)
+Test(keys, any_values_do_no_harm)
 {
+	static const char *const names[] = {"HeaderDigest", "MaxBurstLength", "InitialR2T",
+	    "ImmediateData", "MaxRecvDataSegmentLength", "TargetAlias", "CHAP_C", "CHAP_R", "X"};
+	static const char likely[] = "0xX19,aYes\xff\n";
 	struct dice dice = {11};
-	uint8_t bytes[600];
+	char value[300];
 
 	for (unsigned round = 0; round < 300; round++) {
 		struct keys *keys = keys_new();
 
-		for (unsigned i = 0; i < 20; i++) {
-			size_t length = (size_t)dice_between(&dice, 0, sizeof bytes);
+		for (unsigned i = 0; i < 60; i++) {
+			const char *name = names[dice_roll(&dice) % G_N_ELEMENTS(names)];
+			size_t length = dice_between(&dice, 0, i % 5 ? 8 : sizeof value - 1);
 
-			dice_fill(&dice, bytes, length);
-			for (size_t k = 0; k < length; k += 7)
-				bytes[k] = (uint8_t) "\0=A,9"[k % 5];
-			keys_note(keys, KEYS_TARGET, bytes, length, i % 2);
-			keys_note_requests(keys, bytes, length);
+			dice_fill(&dice, value, length);
+			for (size_t k = 0; k < length; k++)
+				if (i % 3 || value[k] == 0)
+					value[k] =
+					    likely[(unsigned char)value[k] % (sizeof likely - 1)];
+			value[length] = '\0';
+			(void)keys_may_be(keys, name, value);
+			(void)keys_answer(keys, name, value);
+			keys_note(keys, i % 2 ? KEYS_TARGET : KEYS_INITIATOR, name, value);
+			g_free(keys_agreed(keys, name));
 		}
 		g_strfreev(keys_outcome(keys));
 		keys_free(keys);

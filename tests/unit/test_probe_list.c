@@ -31,6 +31,52 @@ Test(probe_list, asks_for_the_numbers_and_nothing_else)
 	bench_close(&bench);
 }
 
+/* SAM-5, 4.7 */
+Test(probe_list, takes_numbers_to_16383_and_leaves_out_what_it_cannot_address)
+{
+	struct bench bench;
+	struct scripted_lun *lun;
+	const uint8_t list[8 + 9 * 8] = {
+	    0, 0, 0, 72, 0, 0, 0, 0,         /* */
+	    0x00, 255, 0, 0, 0, 0, 0, 0,     /* peripheral device */
+	    0x41, 0x00, 0, 0, 0, 0, 0, 0,    /* flat space: 256 */
+	    0x7f, 0xff, 0, 0, 0, 0, 0, 0,    /* 16383 */
+	    0x40, 0x05, 0, 0, 0, 0, 0, 0,    /* 5 */
+	    0xc1, 0x01, 0, 0, 0, 0, 0, 0,    /* the well-known unit REPORT LUNS */
+	    0xd2, 0, 0x40, 0, 0, 0, 0, 0,    /* extended flat space: 16384 */
+	    0x81, 0x02, 0, 0, 0, 0, 0, 0,    /* logical unit addressing */
+	    0x01, 0x03, 0, 0, 0, 0, 0, 0,    /* behind bus 1 */
+	    0x00, 7, 0x40, 0x01, 0, 0, 0, 0, /* a second level */
+	};
+	const uint16_t numbers[] = {5, 255, 256, 16383};
+
+	bench_open(&bench);
+	lun = scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_lun_answer(lun, SCRIPTED_REPORT_LUNS, list, sizeof list);
+	bench_list(&bench);
+	cr_assert_eq(bench.count, G_N_ELEMENTS(numbers));
+	for (unsigned i = 0; i < bench.count; i++)
+		cr_expect_eq(bench.luns[i].lun, numbers[i]);
+	bench_close(&bench);
+}
+
+Test(probe, says_why_it_shows_none_where_all_numbers_are_beyond_it)
+{
+	struct bench bench;
+	struct scripted_lun *lun;
+	const uint8_t list[16] = {0, 0, 0, 8, 0, 0, 0, 0, 0xd2, 0, 0x40};
+
+	bench_open(&bench);
+	lun = scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_lun_answer(lun, SCRIPTED_REPORT_LUNS, list, sizeof list);
+	bench_probe(&bench, -1);
+	cr_assert_not_null(bench.error);
+	cr_expect_str_eq(bench.error,
+	    "1 of the target's LUNs is left out: numbers beyond 16383, and units behind units, "
+	    "cannot be addressed");
+	bench_close(&bench);
+}
+
 Test(probe_list, an_empty_one_is_an_answer)
 {
 	struct bench bench;

@@ -81,6 +81,111 @@ Test(probe, tells_of_what_any_lun_told)
 	bench_close(&bench);
 }
 
+/* ---- reserved ---- */
+
+Test(probe, of_a_reserved_disk_tells_its_capacity_and_that_another_host_has_it)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x00, .status = SAM_RESERVATION_CONFLICT});
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x1a, .status = SAM_RESERVATION_CONFLICT});
+	bench_probe(&bench, 0);
+	cr_assert_eq(bench.count, 1);
+	cr_expect(bench.luns[0].reserved);
+	cr_expect_str_eq(bench.luns[0].fault, "");
+	cr_expect_eq(bench.luns[0].blocks, 8);
+	cr_expect(bench.luns[0].write_cache, "not known: SAFETY.md 1");
+	cr_expect(bench.news.preempted);
+	cr_expect_eq(scripted_port_count(bench.port, 0x00), 1, "not tried again");
+	bench.port->rules->len = 0;
+	bench_probe(&bench, 0);
+	cr_expect_not(bench.luns[0].reserved);
+	bench_close(&bench);
+}
+
+Test(probe, says_that_a_reservation_hides_the_capacity)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(
+	    bench.port, (struct scripted_rule){.opcode = 0x9e, .status = SAM_RESERVATION_CONFLICT});
+	bench_probe(&bench, 0);
+	cr_assert_eq(bench.count, 1);
+	cr_expect(bench.luns[0].reserved);
+	cr_expect_str_eq(bench.luns[0].fault,
+	    "another host has reserved it, and its capacity is not known "
+	    "(READ CAPACITY(16): RESERVATION CONFLICT (18h))");
+	cr_expect_eq(scripted_port_count(bench.port, 0x9e), 1, "not tried again");
+	bench_close(&bench);
+}
+
+/* ---- limits ---- */
+
+Test(safety_01, a_deferred_error_that_the_probe_hears_of_is_noted_and_its_question_asked_again)
+{
+	const int opcodes[] = {0x12, 0x00, 0x9e, 0x1a};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(opcodes); i++) {
+		struct bench bench;
+
+		bench_open(&bench);
+		scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+		scripted_port_rule(bench.port, (struct scripted_rule){.opcode = opcodes[i],
+		                                   .times = 1,
+		                                   .status = SAM_CHECK_CONDITION,
+		                                   .sense = {SENSE_MEDIUM_ERROR, 0x0c, 0},
+		                                   .deferred = true});
+		bench_probe(&bench, 0);
+		cr_assert_eq(bench.count, 1);
+		cr_expect(bench.news.reset, "%02Xh", (unsigned)opcodes[i]);
+		cr_expect_str_eq(bench.luns[0].fault, "");
+		cr_expect_eq(bench.luns[0].blocks, 8);
+		bench_close(&bench);
+	}
+}
+
+Test(probe, tries_again_ten_times_and_pauses_after_the_third)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_sense(bench.port, 0x9e, 10, (struct sense){SENSE_ABORTED_COMMAND, 0x47, 5});
+	bench_probe(&bench, 0);
+	cr_assert_eq(bench.count, 1);
+	cr_expect_str_eq(bench.luns[0].fault, "");
+	for (unsigned i = 3; i < 10; i++)
+		cr_expect_geq(scripted_port_nth(bench.port, 0x9e, i + 1)->at_ms -
+		                  scripted_port_nth(bench.port, 0x9e, i)->at_ms,
+		    99, "try %u", i);
+	scripted_port_sense(bench.port, 0x9e, 11, (struct sense){SENSE_ABORTED_COMMAND, 0x47, 5});
+	bench_probe(&bench, 0);
+	cr_expect_str_eq(bench.luns[0].fault,
+	    "its capacity is not known (READ CAPACITY(16): ABORTED COMMAND (B), protocol service "
+	    "CRC error (47h/05h))");
+	bench_close(&bench);
+}
+
+Test(probe, of_a_lun_that_is_busy_for_ever_says_so)
+{
+	struct bench bench;
+
+	bench_open(&bench);
+	scripted_port_add(bench.port, 0, SCSI_TYPE_DISK, 512, 8);
+	scripted_port_rule(bench.port, (struct scripted_rule){.opcode = 0x12, .status = SAM_BUSY});
+	bench_probe(&bench, 0);
+	cr_expect_eq(scripted_port_count(bench.port, 0x12), 31);
+	cr_assert_not_null(bench.error);
+	cr_expect_str_eq(bench.error, "LUN 0 does not say what it is: INQUIRY: BUSY (08h)");
+	bench_close(&bench);
+}
+
 static void probe_with_an_error(struct bench *bench, bool timed_out)
 {
 	bench_open(bench);

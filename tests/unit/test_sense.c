@@ -52,7 +52,12 @@ Test(sense, no_medium_is_told_from_becoming_ready_and_from_never_ready)
 	expect(SENSE_NOT_READY, 0x04, 0x01, SENSE_RETRY_LATER, -EIO);
 	expect(SENSE_NOT_READY, 0x04, 0x04, SENSE_RETRY_LATER, -EIO);
 	expect(SENSE_NOT_READY, 0x04, 0x0a, SENSE_RETRY_LATER, -EIO);
+	for (unsigned i = 0; i < 6; i++)
+		expect(SENSE_NOT_READY, 0x04, (uint8_t[]){0x05, 0x14, 0x1a, 0x1b, 0x1d, 0x24}[i],
+		    SENSE_RETRY_LATER, -EIO);
 	expect(SENSE_NOT_READY, 0x04, 0x0b, SENSE_FAIL, -EIO);
+	expect(SENSE_NOT_READY, 0x04, 0x0c, SENSE_FAIL, -EIO);
+	expect(SENSE_NOT_READY, 0x04, 0x02, SENSE_FAIL, -EIO);
 	expect(SENSE_NOT_READY, 0x04, 0x03, SENSE_FAIL, -EIO);
 	expect(SENSE_NOT_READY, 0x3e, 0x01, SENSE_FAIL, -EIO);
 }
@@ -97,10 +102,35 @@ Test(sense, what_passes_is_tried_again)
 	expect(SENSE_UNIT_ATTENTION, 0x29, 0x00, SENSE_RETRY, -EIO);
 	expect(SENSE_ABORTED_COMMAND, 0x4b, 0x00, SENSE_RETRY, -EIO);
 	expect(SENSE_NO_SENSE, 0x00, 0x00, SENSE_RETRY, -EIO);
+	for (uint8_t ascq = 0; ascq <= 5; ascq++) /* parity and CRC errors */
+		expect(SENSE_ABORTED_COMMAND, 0x47, ascq, SENSE_RETRY, -EIO);
+	expect(SENSE_ABORTED_COMMAND, 0x4e, 0x00, SENSE_RETRY, -EIO);
+	/* RFC 7143, 11.4.7.2 */
+	expect(SENSE_ABORTED_COMMAND, 0x0c, 0x0c, SENSE_RETRY, -EIO);
+	expect(SENSE_ABORTED_COMMAND, 0x0c, 0x0d, SENSE_RETRY, -EIO);
+	expect(SENSE_ABORTED_COMMAND, 0x11, 0x13, SENSE_RETRY, -EIO);
 	expect_status(SAM_BUSY, SENSE_RETRY_LATER, -EIO);
 	expect_status(SAM_TASK_SET_FULL, SENSE_RETRY_LATER, -EIO);
 	expect_status(SAM_ACA_ACTIVE, SENSE_RETRY_LATER, -EIO);
 	expect_status(SAM_TASK_ABORTED, SENSE_RETRY, -EIO);
+}
+
+Test(sense, of_an_earlier_command_says_that_this_one_is_to_be_sent_again)
+{
+	const uint8_t keys[] = {SENSE_NO_SENSE, SENSE_RECOVERED_ERROR, SENSE_MEDIUM_ERROR,
+	    SENSE_HARDWARE_ERROR, SENSE_ILLEGAL_REQUEST, SENSE_DATA_PROTECT};
+
+	for (size_t i = 0; i < sizeof keys; i++) {
+		struct scsi_command command = {
+		    .status = SAM_CHECK_CONDITION, .deferred = true, .sense = {keys[i], 0x0c, 0}};
+		int error = 12345;
+
+		cr_expect_eq(sense_judge(&command, &error), SENSE_RETRY, "key %x", keys[i]);
+		cr_expect_eq(error, -EIO);
+		cr_expect_eq(sense_tells_of_loss(&command), i >= 2, "key %x", keys[i]);
+		command.deferred = false;
+		cr_expect_not(sense_tells_of_loss(&command));
+	}
 }
 
 Test(sense, reservation_conflicts_and_unknown_statuses_fail)
@@ -138,6 +168,18 @@ Test(sense, without_words_the_numbers_stand_alone)
 {
 	expect_text(
 	    0xc1, 0xf, 0x99, 0x88, "SCSI command C1h: sense key (F), additional sense (99h/88h)");
+}
+
+Test(sense, of_an_earlier_command_is_described_as_such)
+{
+	struct scsi_command command = {.cdb = {0x8a},
+	    .status = SAM_CHECK_CONDITION,
+	    .deferred = true,
+	    .sense = {SENSE_MEDIUM_ERROR, 0x0c, 0}};
+	char buffer[200];
+
+	cr_expect_str_eq(sense_describe(&command, buffer, sizeof buffer),
+	    "WRITE(16): of an earlier command: MEDIUM ERROR (3), write error (0Ch/00h)");
 }
 
 Test(sense, other_statuses_and_lost_commands_are_described_too)
