@@ -48,7 +48,7 @@ Test(secrets, one_in_a_section_logs_in_and_is_seen_nowhere)
 	    stage->dir, stage->lunfs, scene.mnt);
 	cr_assert(await(patience(10), path_exists, text(stage, "%s/closed/lun1.img", scene.mnt)));
 	pid_t daemon = lunfs_daemon();
-	must_hide(must(stage, "ps -ef"));
+	must_hide(must(stage, "ps -f -C lunfs")); /* other tests' own commands show theirs */
 	must_hide(must_lunfs(stage, "status %s", scene.mnt));
 	must_hide(must_lunfs(stage, "status %s --json", scene.mnt));
 	must_hide(must(stage, "cat %s/.lunfs/*", scene.mnt));

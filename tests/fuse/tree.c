@@ -17,16 +17,6 @@
 
 TestSuite(tree, .timeout = 120);
 
-/*
- * Leaks of the test programs themselves do not matter, their processes are short; those of the
- * daemon do, and this is not linked into it.
- */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
-
 static struct stat must_stat(const char *path)
 {
 	struct stat st;
